@@ -1,0 +1,2 @@
+$(eval $(call library,audit))
+$(eval $(call program,matchlock-audit,audit,jail wire base,-lseccomp -ljansson -lcrypto))

@@ -1,0 +1,89 @@
+#include "base/escape.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+size_t utf8_decode(const char *text, size_t length, uint32_t *ret_code_point)
+{
+	static const uint32_t smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	const unsigned char *bytes = (const unsigned char *)text;
+	uint32_t code_point;
+	size_t count;
+
+	if (length == 0)
+		return 0;
+	if (bytes[0] < 0x80) {
+		*ret_code_point = bytes[0];
+		return 1;
+	}
+	if ((bytes[0] & 0xe0) == 0xc0)
+		count = 2;
+	else if ((bytes[0] & 0xf0) == 0xe0)
+		count = 3;
+	else if ((bytes[0] & 0xf8) == 0xf0)
+		count = 4;
+	else
+		return 0;
+	if (count > length)
+		return 0;
+	code_point = bytes[0] & (0xffu >> (count + 1));
+	for (size_t i = 1; i < count; i++) {
+		if ((bytes[i] & 0xc0) != 0x80)
+			return 0;
+		code_point = code_point << 6 | (bytes[i] & 0x3fu);
+	}
+	if (code_point < smallest[count] || code_point > 0x10ffff ||
+	    (code_point >= 0xd800 && code_point <= 0xdfff))
+		return 0;
+	*ret_code_point = code_point;
+	return count;
+}
+
+/* Characters that move the cursor, reorder the line or end it. */
+static bool is_unsafe(uint32_t code_point)
+{
+	return code_point < 0x20 || (code_point >= 0x7f && code_point <= 0x9f) ||
+	       code_point == 0x061c || (code_point >= 0x200b && code_point <= 0x200f) ||
+	       (code_point >= 0x2028 && code_point <= 0x202e) ||
+	       (code_point >= 0x2060 && code_point <= 0x2069) || code_point == 0xfeff;
+}
+
+size_t escape_text(const char *text, size_t length, char *output, size_t capacity)
+{
+	size_t used = 0;
+	size_t i = 0;
+
+	while (i < length) {
+		uint32_t code_point = 0;
+		size_t count = utf8_decode(text + i, length - i, &code_point);
+		char piece[16];
+		size_t piece_length;
+
+		if (count == 0) {
+			snprintf(piece, sizeof(piece), "\\x%02x", (unsigned char)text[i]);
+			count = 1;
+		} else if (code_point == '\n') {
+			snprintf(piece, sizeof(piece), "\\n");
+		} else if (code_point == '\t') {
+			snprintf(piece, sizeof(piece), "\\t");
+		} else if (code_point == '\\') {
+			snprintf(piece, sizeof(piece), "\\\\");
+		} else if (is_unsafe(code_point) && code_point < 0x80) {
+			snprintf(piece, sizeof(piece), "\\x%02x", (unsigned)code_point);
+		} else if (is_unsafe(code_point)) {
+			snprintf(piece, sizeof(piece), "\\u{%04x}", (unsigned)code_point);
+		} else {
+			memcpy(piece, text + i, count);
+			piece[count] = '\0';
+		}
+		piece_length = strlen(piece);
+		if (piece_length >= capacity - used)
+			break;
+		memcpy(output + used, piece, piece_length);
+		used += piece_length;
+		i += count;
+	}
+	output[used] = '\0';
+	return used;
+}

@@ -1,0 +1,2 @@
+$(eval $(call library,cli))
+$(eval $(call program,matchlock,cli,jail wire base,-lseccomp -ljansson -lcyaml -lyaml -lcrypto))

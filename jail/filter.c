@@ -1,0 +1,132 @@
+#include "jail/filter.h"
+
+#include "base/checked.h"
+#include "jail/calls.h"
+
+#include <errno.h>
+#include <seccomp.h>
+
+/* Highest call number that can be counted; x86-64 has fewer than 500. */
+#define CALL_NUMBER_MAX 1023
+
+struct filter {
+	scmp_filter_ctx context;
+	uint64_t counted[(CALL_NUMBER_MAX + 1) / 64];
+	unsigned calls;
+};
+
+static void filter_release(struct filter *filter)
+{
+	if (filter->context)
+		seccomp_release(filter->context);
+}
+
+static int to_libseccomp(const struct jail_condition *condition, struct scmp_arg_cmp *ret_compare)
+{
+	struct scmp_arg_cmp compare = { .arg = condition->argument, .datum_a = condition->value };
+
+	if (condition->argument > 5)
+		return -EINVAL;
+	switch (condition->compare) {
+	case JAIL_EQUAL:
+		compare.op = SCMP_CMP_EQ;
+		break;
+	case JAIL_NOT_EQUAL:
+		compare.op = SCMP_CMP_NE;
+		break;
+	case JAIL_AT_MOST:
+		compare.op = SCMP_CMP_LE;
+		break;
+	case JAIL_MASKED_EQUAL:
+		compare.op = SCMP_CMP_MASKED_EQ;
+		compare.datum_a = condition->mask;
+		compare.datum_b = condition->value;
+		break;
+	default:
+		return -EINVAL;
+	}
+	*ret_compare = compare;
+	return 0;
+}
+
+static int add_call(struct filter *filter, const struct jail_syscall *call)
+{
+	uint32_t action = SCMP_ACT_ALLOW;
+	struct scmp_arg_cmp compares[JAIL_CONDITIONS_MAX];
+	uint64_t bit;
+	uint64_t *word;
+	int error;
+
+	if (call->number < 0 || call->number > CALL_NUMBER_MAX ||
+	    call->condition_count > JAIL_CONDITIONS_MAX || call->refuse_errno < 0)
+		return -EINVAL;
+	if (call->refuse_errno)
+		action = SCMP_ACT_ERRNO((uint32_t)call->refuse_errno);
+	for (size_t i = 0; i < call->condition_count; i++) {
+		error = to_libseccomp(&call->conditions[i], &compares[i]);
+		if (error)
+			return error;
+	}
+	error = seccomp_rule_add_array(filter->context, action, call->number, call->condition_count,
+				       compares);
+	/* Sets that are joined overlap. */
+	if (error && error != -EEXIST)
+		return error;
+	word = &filter->counted[call->number / 64];
+	bit = UINT64_C(1) << (call->number % 64);
+	if (!call->refuse_errno && !(*word & bit)) {
+		*word |= bit;
+		filter->calls++;
+	}
+	return 0;
+}
+
+static int add_set(struct filter *filter, const struct jail_syscall_set *set)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		int error = add_call(filter, &set->calls[i]);
+
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int set_attributes(scmp_filter_ctx context)
+{
+	int error = seccomp_attr_set(context, SCMP_FLTATR_CTL_TSYNC, 1);
+
+	if (!error)
+		error = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	/* A decision tree instead of a list: the calls with conditions are evaluated at every
+	 * call, the others the kernel answers from a bitmap. */
+	if (!error)
+		error = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	/* Errors of the kernel instead of one -ECANCELED for all. */
+	if (!error)
+		error = seccomp_attr_set(context, SCMP_FLTATR_API_SYSRAWRC, 1);
+	return error;
+}
+
+int filter_enter(const struct jail_spec *spec, unsigned *ret_calls)
+{
+	struct filter filter __attribute__((
+		cleanup(filter_release))) = { .context = seccomp_init(SCMP_ACT_KILL_PROCESS) };
+	int error;
+
+	if (!filter.context)
+		return -ENOMEM;
+	error = set_attributes(filter.context);
+	for (size_t i = 0; !error && i < spec->syscall_set_count; i++)
+		error = add_set(&filter, spec->syscall_sets[i]);
+#if JAIL_SANITIZER
+	if (!error)
+		error = add_set(&filter, &jail_calls_sanitizer);
+#endif
+	if (!error)
+		error = seccomp_load(filter.context);
+	if (error)
+		return error;
+	*ret_calls = filter.calls;
+	return 0;
+}

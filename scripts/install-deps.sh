@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what building, running and testing need, from Debian's packages. Asks before it uses
+# sudo; does nothing, quickly, when everything is there.
+set -euo pipefail
+
+packages=(
+	build-essential pkg-config
+	liburing-dev libseccomp-dev libfuse3-dev libcyaml-dev libyaml-dev libjansson-dev
+	libssl-dev zlib1g-dev uthash-dev check
+	qemu-system-x86 lz4 cpio fuse3
+	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck
+	git python3 python3-venv sqlite3 attr procps less vim-tiny expect socat strace
+	xfsprogs btrfs-progs
+)
+# A distribution's node or one that the person installed otherwise; both do.
+command -v node >/dev/null || packages+=(nodejs)
+command -v npm >/dev/null || packages+=(npm)
+
+missing=()
+for package in "${packages[@]}"; do
+	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+	[ "$status" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+	as_root=(sudo)
+	if ! command -v sudo >/dev/null; then
+		echo "missing packages: ${missing[*]}" >&2
+		echo "run as root: apt-get install -y ${missing[*]}" >&2
+		exit 1
+	fi
+	if [ -t 0 ] && [ -z "${MATCHLOCK_YES:-}" ]; then
+		read -r -p "Install with sudo apt-get: ${missing[*]}? [Y/n] " answer
+		case "$answer" in [nN]*)
+			echo "nothing installed" >&2
+			exit 1
+			;;
+		esac
+	fi
+fi
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

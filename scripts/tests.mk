@@ -1,0 +1,67 @@
+# Tests, fuzz targets, benchmarks and the checks of the source itself.
+
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*_test.c))
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+# C drivers of the end-to-end and attack tests; the shell drivers beside them call these.
+E2E_DRIVERS := $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/*.c))
+
+# Every archive may be needed by any test; the guest programs' archives come last so that the
+# host's win where both have a helper of the same name.
+TEST_ARCHIVES := $(patsubst %,$(BUILD)/%.a,vmm fsserver audit cli guest-init guest-fused jail wire base)
+TEST_LIBRARIES := $(shell $(PKG_CONFIG) --libs liburing libseccomp jansson libcyaml libcrypto zlib fuse3 2>/dev/null) -lutil
+CHECK_LIBRARIES := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
+
+$(BUILD)/tests/%.o: EXTRA_CFLAGS = $(HOST_CFLAGS)
+
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(TEST_ARCHIVES)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(CHECK_LIBRARIES) $(TEST_LIBRARIES)
+
+$(BUILD)/tests/e2e/%: $(BUILD)/tests/e2e/%.o $(TEST_ARCHIVES)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
+
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_ARCHIVES)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
+
+.PHONY: check check-unit check-source unit-tests e2e-drivers fuzz fuzz-targets fuzz-all fuzz-planted \
+	format bench bench-boot bench-files bench-rollback
+unit-tests: $(UNIT_TESTS)
+e2e-drivers: $(E2E_DRIVERS)
+fuzz-targets: $(FUZZ_TARGETS)
+
+check: ## set up, build, and run every test
+	@scripts/install-deps.sh
+	@$(MAKE) --no-print-directory all unit-tests e2e-drivers
+	@$(MAKE) --no-print-directory VARIANT=asan unit-tests
+	@scripts/guest-kernel.sh
+	@tests/run.sh
+
+check-unit: ## the unit tests of this VARIANT alone
+	@$(MAKE) --no-print-directory unit-tests
+	@tests/run.sh --unit $(VARIANT)
+
+check-source: ## formatting, banned calls, dependency rule, clang-tidy, cppcheck, shellcheck
+	@tests/source.sh
+
+# make fuzz TARGET=vsock_queue SECONDS=60
+SECONDS ?= 20
+fuzz: ## run one fuzz target: TARGET=name SECONDS=n
+	@$(MAKE) --no-print-directory VARIANT=fuzz build/fuzz/tests/fuzz/$(TARGET)_fuzz
+	@tests/fuzz/run.sh "$(SECONDS)" "$(TARGET)"
+
+fuzz-all: ## run every fuzz target for SECONDS each
+	@$(MAKE) --no-print-directory VARIANT=fuzz fuzz-targets
+	@tests/fuzz/run.sh "$(SECONDS)"
+
+fuzz-planted: ## show that each fuzz target finds a planted bug
+	@tests/fuzz/planted.sh
+
+format: ## apply clang-format to the tree
+	@git ls-files -- '*.c' '*.h' | xargs clang-format -i
+
+bench: bench-boot bench-files bench-rollback ## every benchmark
+bench-boot bench-files bench-rollback: bench-%: all
+	@scripts/guest-kernel.sh
+	@bench/$*

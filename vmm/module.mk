@@ -1,0 +1,2 @@
+$(eval $(call library,vmm))
+$(eval $(call program,matchlock-vmm,vmm,jail wire base,-lseccomp))
