@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Runs the tests and counts them. Every test program prints TAP; this adds up, shows progress, and
+# shows the whole output of what failed.
+#
+#   tests/run.sh                    everything that is built
+#   tests/run.sh --unit VARIANT     the unit tests of one variant
+#   tests/run.sh NAME...            those tests by file name (without .sh)
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+passed=0 failed=0 skipped=0
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+export MATCHLOCK_BUILD="${MATCHLOCK_BUILD:-build/release}"
+export CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent CK_DEFAULT_TIMEOUT=120
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}"
+limit=${MATCHLOCK_TEST_TIMEOUT:-900}
+
+# run_one NAME COMMAND...: one test program; adds its results to the totals.
+run_one()
+{
+	local name=$1 log="$logs/log" status ok bad skip began took
+	shift
+	began=$SECONDS
+	[ -t 1 ] && printf '  %-40s ...\r' "$name"
+	timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+	status=$?
+	took=$((SECONDS - began))
+	skip=$(grep -ciE '^ok .*# skip' "$log")
+	ok=$(($(grep -cE '^ok\b' "$log") - skip))
+	bad=$(grep -cE '^not ok\b' "$log")
+	if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
+		bad=1
+		echo "not ok - ended with status $status" >>"$log"
+	elif [ $((ok + bad + skip)) -eq 0 ]; then
+		bad=1
+		echo "not ok - ran no test" >>"$log"
+	fi
+	passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
+	printf '  %-40s %4d passed %3d failed %3d skipped  %4d s\n' "$name" "$ok" "$bad" "$skip" "$took"
+	grep -iE '^ok .*# skip' "$log" | sed 's/^/    /'
+	if [ "$bad" -ne 0 ]; then
+		grep -E '^not ok' "$log" | sed 's/^/    /'
+		echo "    ---- output of $name"
+		tail -n 80 "$log" | sed 's/^/    | /'
+	fi
+}
+
+run_unit()
+{
+	local variant=$1 test
+	for test in tests/unit/*_test.c; do
+		test=$(basename "$test" .c)
+		run_one "$variant/$test" "build/$variant/tests/unit/$test"
+	done
+}
+
+run_e2e()
+{
+	local test
+	for test in tests/e2e/*.sh; do
+		run_one "e2e/$(basename "$test" .sh)" bash "$test"
+	done
+}
+
+case "${1:-}" in
+--unit)
+	run_unit "${2:-release}"
+	;;
+"")
+	run_unit release
+	run_unit asan
+	run_e2e
+	;;
+*)
+	for name in "$@"; do
+		if [ -f "tests/e2e/$name.sh" ]; then
+			run_one "e2e/$name" bash "tests/e2e/$name.sh"
+		else
+			run_one "release/$name" "build/release/tests/unit/$name"
+		fi
+	done
+	;;
+esac
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
