@@ -53,13 +53,11 @@ static int enter_descriptors(const struct jail_spec *spec, struct jail_report *r
 
 static int enter_empty_root(const struct jail_spec *spec, struct jail_report *report)
 {
-	int error;
-
-	if (!spec->empty_root || !(report->namespaces & CLONE_NEWNS))
+	if (!spec->empty_root)
 		return 0;
-	error = empty_root_enter();
-	report->empty_root = !error;
-	return error;
+	report->empty_root_errno = report->namespaces & CLONE_NEWNS ? -empty_root_enter() : EPERM;
+	report->empty_root = report->empty_root_errno == 0;
+	return 0;
 }
 
 static int enter_rlimits(const struct jail_spec *spec, struct jail_report *report)

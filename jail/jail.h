@@ -16,10 +16,10 @@
  *	dumpable        no core file, no ptrace by other processes of the user
  *	seccomp         a system call that is not listed kills the whole process (SIGSYS)
  *
- * Landlock and namespaces depend on the host: what is absent is left out and the report says so,
- * unless the spec names it as required. Every other stage either holds or jail_enter() fails.
- * After a failure the process is half locked: report->failed_stage says where, and exiting is
- * the only sensible thing left.
+ * Landlock, namespaces and the empty root depend on the host: what is absent is left out and the
+ *report says so, unless the spec names it as required. Every other stage either holds or
+ *jail_enter() fails. After a failure the process is half locked: report->failed_stage says where,
+ *and exiting is the only sensible thing left.
  *
  * Sources: landlock(7), seccomp(2), user_namespaces(7), capabilities(7), close_range(2).
  */
@@ -235,6 +235,7 @@ struct jail_report {
 	unsigned namespaces_missing; /* wanted, not had */
 	int namespaces_errno;	     /* why, positive */
 	bool empty_root;
+	int empty_root_errno; /* why not, positive */
 	unsigned rlimits;
 	bool no_new_privs;
 	int landlock_abi;   /* in force; 0 when not */

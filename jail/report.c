@@ -51,7 +51,7 @@ static void add_missing(struct line *line, const struct jail_report *report)
 {
 	bool landlock = report->landlock_errno != 0;
 
-	if (!landlock && !report->namespaces_missing)
+	if (!landlock && !report->namespaces_missing && !report->empty_root_errno)
 		return;
 	add(line, " missing:");
 	if (landlock)
@@ -60,6 +60,8 @@ static void add_missing(struct line *line, const struct jail_report *report)
 		add_namespaces(line, report->namespaces_missing);
 		add(line, "(%s)", strerrorname_np(report->namespaces_errno));
 	}
+	if (report->empty_root_errno)
+		add(line, " empty-root(%s)", strerrorname_np(report->empty_root_errno));
 }
 
 size_t jail_report_text(const struct jail_report *report, char *text, size_t size)
