@@ -1,0 +1,237 @@
+#!/bin/bash
+# guest-kernel.sh: makes sure that a guest kernel is in the cache.
+#
+#   guest-kernel.sh                     fetch it if it is missing
+#   guest-kernel.sh --print             the same, and print its directory
+#   guest-kernel.sh --initrd FILE.cpio  the same, and print the path of an initrd: FILE.cpio with
+#                                       the kernel's modules appended
+#   guest-kernel.sh --update            fetch the newest, even if some version is cached
+#
+# The kernel is Debian's linux-image-cloud-amd64, downloaded and checked by apt-get, unpacked and
+# never installed: no root is needed. The cache is
+#
+#   ${XDG_CACHE_HOME:-~/.cache}/matchlock/kernel/VERSION/
+#       vmlinux         the ELF image out of the package's bzImage
+#       modules/NN-x.ko modules in the order in which they load, and `order`, their list
+#       modules.cpio    the same as an archive that holds /modules
+#       initrd-HASH.cpio
+#       version
+#   .../kernel/current  symbolic link to the version in use
+#
+# MATCHLOCK_KERNEL_DEB names a downloaded package to use instead of asking apt.
+set -euo pipefail
+
+metapackage=linux-image-cloud-amd64
+# What the guest needs, in the order it is needed; what these depend on is found in them. The
+# first three bring the connection to the host, on which guest-init says that it is up.
+wanted=(virtio_mmio vsock vmw_vsock_virtio_transport fuse overlay)
+
+here=$(dirname -- "$(readlink -f -- "$0")")
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/matchlock/kernel
+work=
+
+die() {
+	echo "guest-kernel: $*" >&2
+	exit 1
+}
+
+progress() {
+	[ ! -t 2 ] || echo "guest-kernel: $*" >&2
+}
+
+usage() {
+	sed -n '2,/^set -/{s/^# \{0,1\}//;/^set -/d;p}' "$0"
+}
+
+complete() { # DIRECTORY
+	[ -s "$1/vmlinux" ] && [ -s "$1/modules.cpio" ] && [ -s "$1/version" ]
+}
+
+need() { # PROGRAM PACKAGE
+	command -v "$1" >/dev/null ||
+		die "$1 is missing, and the guest kernel cannot be unpacked without it." \
+			"Install it with: sudo apt-get install $2"
+}
+
+# The package's file, in $package_file.
+download() {
+	local package
+	if [ -n "${MATCHLOCK_KERNEL_DEB:-}" ]; then
+		[ -r "$MATCHLOCK_KERNEL_DEB" ] ||
+			die "cannot read MATCHLOCK_KERNEL_DEB=$MATCHLOCK_KERNEL_DEB"
+		package_file=$MATCHLOCK_KERNEL_DEB
+		return
+	fi
+	need apt-get apt
+	need apt-cache apt
+	package=$(apt-cache depends --no-recommends --no-suggests "$metapackage" 2>/dev/null |
+		sed -n '0,/^ *Depends: linux-image-[0-9]/s/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p')
+	[ -n "$package" ] ||
+		die "apt knows no $metapackage. Run: sudo apt-get update" \
+			"(on Debian 12; elsewhere set MATCHLOCK_KERNEL_DEB to a downloaded package)"
+	progress "downloading $package (about 27 MB, once)"
+	if ! (cd "$work" && apt-get -q download "$package") >"$work/log" 2>&1; then
+		cat "$work/log" >&2
+		die "apt-get could not download $package. Try: sudo apt-get update"
+	fi
+	package_file=$(find "$work" -maxdepth 1 -name '*.deb' -print -quit)
+	[ -n "$package_file" ] || die "apt-get downloaded no package file for $package"
+}
+
+number_at() { # FILE OFFSET SIZE
+	od -An -v -j "$2" -N "$3" -t "u$3" --endian=little "$1" | tr -d ' '
+}
+
+# bzImage to vmlinux. Offsets: the kernel's Documentation/x86/boot.rst.
+extract_vmlinux() { # BZIMAGE OUT
+	local sectors offset length start
+	[ "$(number_at "$1" 514 4)" = 1400005704 ] || die "$1 is no bzImage (no HdrS magic)"
+	sectors=$(number_at "$1" 497 1)
+	offset=$(number_at "$1" 584 4)
+	length=$(number_at "$1" 588 4)
+	start=$(((sectors + 1) * 512 + offset))
+	[ "$(number_at "$1" "$start" 4)" = 407642370 ] ||
+		die "$1 is not compressed with LZ4; only that is understood"
+	# The last four bytes are the unpacked size, which is no part of the LZ4 stream.
+	head -c $((start + length - 4)) "$1" | tail -c +$((start + 1)) | lz4 -d -q -c >"$2" ||
+		die "cannot unpack the kernel of $1"
+	[ "$(number_at "$2" 0 4)" = 1179403647 ] || die "what $1 holds is not an ELF image"
+}
+
+module_file() { # NAME: its path below $modules, or nothing
+	find "$modules" \( -name "$1.ko" -o -name "${1//_/-}.ko" \) -print -quit
+}
+
+builtin_module() { # NAME
+	grep -q "/\(${1}\|${1//_/-}\)\.ko\$" "$modules/modules.builtin"
+}
+
+order=()
+add_module() { # NAME: what it depends on, then itself
+	local name=$1 file depends dependency
+	[[ " ${order[*]} " != *" $name "* ]] || return 0
+	file=$(module_file "$name")
+	if [ -z "$file" ]; then
+		builtin_module "$name" || die "this kernel has no module $name"
+		return 0
+	fi
+	depends=$(tr '\0' '\n' <"$file" | sed -n 's/^depends=//p')
+	for dependency in ${depends//,/ }; do
+		add_module "$dependency"
+	done
+	order+=("$name")
+}
+
+collect_modules() { # TARGET DIRECTORY
+	local name number=0 file
+	for name in "${wanted[@]}"; do
+		add_module "$name"
+	done
+	mkdir "$1/modules"
+	for name in "${order[@]}"; do
+		number=$((number + 1))
+		file=$(printf '%02d-%s.ko' "$number" "$name")
+		cp -- "$(module_file "$name")" "$1/modules/$file"
+		echo "$file" >>"$1/modules/order"
+	done
+	# shellcheck source=scripts/newc.sh
+	. "$here/newc.sh"
+	{
+		newc_directory modules 0755
+		newc_file modules/order 0644 "$1/modules/order"
+		while read -r file; do
+			newc_file "modules/$file" 0644 "$1/modules/$file"
+		done <"$1/modules/order"
+		newc_end
+	} >"$1/modules.cpio"
+}
+
+fetch() {
+	local package_file modules bzimage version result
+	need dpkg-deb dpkg
+	need lz4 lz4
+	need flock util-linux
+	mkdir -p "$cache"
+	exec 9>"$cache/.lock"
+	flock 9
+	# Another run may have fetched it while this one waited.
+	if [ -z "$update" ] && complete "$cache/current"; then
+		return
+	fi
+	work=$(mktemp -d "$cache/.fetch-XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	download
+	version=$(dpkg-deb -f "$package_file" Version)
+	version=${version//[^A-Za-z0-9.+~-]/_}
+	if ! complete "$cache/$version"; then
+		progress "unpacking"
+		mkdir "$work/tree" "$work/result"
+		dpkg-deb -x "$package_file" "$work/tree" || die "cannot unpack $package_file"
+		modules=$(find "$work/tree" -maxdepth 5 -path '*/lib/modules/*/kernel' -type d \
+			-print -quit)
+		modules=${modules%/kernel}
+		bzimage=$(find "$work/tree/boot" -name 'vmlinuz-*' -print -quit)
+		if [ -z "$modules" ] || [ -z "$bzimage" ]; then
+			die "$package_file holds no kernel"
+		fi
+		result=$work/result
+		extract_vmlinux "$bzimage" "$result/vmlinux"
+		collect_modules "$result"
+		echo "$version" >"$result/version"
+		chmod -R a+rX "$result"
+		rm -rf "${cache:?}/$version"
+		mv -T "$result" "$cache/$version"
+	fi
+	ln -s "$version" "$work/current"
+	mv -T "$work/current" "$cache/current"
+	progress "kernel $version is ready in $cache/$version"
+}
+
+# initramfs and modules in one file, named by the initramfs' content.
+join_initrd() { # INITRAMFS
+	local hash target temporary directory
+	directory=$(readlink -f "$cache/current")
+	hash=$(sha256sum -- "$1") || die "cannot read $1"
+	target=$directory/initrd-${hash:0:32}.cpio
+	if [ ! -s "$target" ]; then
+		find "$directory" -maxdepth 1 -name 'initrd-*' -mtime +7 -delete
+		temporary=$(mktemp "$directory/.initrd-XXXXXX")
+		{
+			cat -- "$1"
+			# Archives begin at multiples of four; the kernel skips zeros between them.
+			head -c $(((512 - $(stat -L -c %s -- "$1") % 512) % 512)) /dev/zero
+			cat "$directory/modules.cpio"
+		} >"$temporary"
+		chmod 644 "$temporary"
+		mv -f "$temporary" "$target"
+	fi
+	echo "$target"
+}
+
+update=
+print=
+initramfs=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--print) print=1 ;;
+	--update) update=1 ;;
+	--initrd)
+		[ $# -ge 2 ] || die "--initrd wants a file"
+		initramfs=$2
+		[ -r "$initramfs" ] || die "cannot read the initramfs $initramfs"
+		shift
+		;;
+	-h | --help)
+		usage
+		exit 0
+		;;
+	*) die "unknown argument $1; see --help" ;;
+	esac
+	shift
+done
+
+if [ -n "$update" ] || ! complete "$cache/current"; then
+	fetch
+fi
+[ -z "$print" ] || readlink -f "$cache/current"
+[ -z "$initramfs" ] || join_initrd "$initramfs"
