@@ -25,6 +25,10 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
 
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(TEST_ARCHIVES)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
+
 .PHONY: check check-unit check-source unit-tests e2e-drivers fuzz fuzz-targets fuzz-all fuzz-planted \
 	format bench bench-boot bench-files bench-rollback
 unit-tests: $(UNIT_TESTS)
@@ -62,6 +66,7 @@ format: ## apply clang-format to the tree
 	@git ls-files -- '*.c' '*.h' | xargs clang-format -i
 
 bench: bench-boot bench-files bench-rollback ## every benchmark
+bench-rollback: $(BUILD)/bench/undo_bench
 bench-boot bench-files bench-rollback: bench-%: all
 	@scripts/guest-kernel.sh
 	@bench/$*
