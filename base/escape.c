@@ -1,6 +1,6 @@
 #include "base/escape.h"
 
-#include <stdbool.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -41,7 +41,7 @@ size_t utf8_decode(const char *text, size_t length, uint32_t *ret_code_point)
 }
 
 /* Characters that move the cursor, reorder the line or end it. */
-static bool is_unsafe(uint32_t code_point)
+bool escape_is_unsafe(uint32_t code_point)
 {
 	return code_point < 0x20 || (code_point >= 0x7f && code_point <= 0x9f) ||
 	       code_point == 0x061c || (code_point >= 0x200b && code_point <= 0x200f) ||
@@ -69,9 +69,9 @@ size_t escape_text(const char *text, size_t length, char *output, size_t capacit
 			snprintf(piece, sizeof(piece), "\\t");
 		} else if (code_point == '\\') {
 			snprintf(piece, sizeof(piece), "\\\\");
-		} else if (is_unsafe(code_point) && code_point < 0x80) {
+		} else if (escape_is_unsafe(code_point) && code_point < 0x80) {
 			snprintf(piece, sizeof(piece), "\\x%02x", (unsigned)code_point);
-		} else if (is_unsafe(code_point)) {
+		} else if (escape_is_unsafe(code_point)) {
 			snprintf(piece, sizeof(piece), "\\u{%04x}", (unsigned)code_point);
 		} else {
 			memcpy(piece, text + i, count);
@@ -86,4 +86,87 @@ size_t escape_text(const char *text, size_t length, char *output, size_t capacit
 	}
 	output[used] = '\0';
 	return used;
+}
+
+/* The value of 1..6 hexadecimal digits as escape_text() writes them; -1 for anything else. */
+static int32_t hexadecimal(const char *text, size_t length)
+{
+	int32_t value = 0;
+
+	if (length == 0 || length > 6)
+		return -1;
+	for (size_t i = 0; i < length; i++) {
+		char digit = text[i];
+
+		if (digit >= '0' && digit <= '9')
+			value = value * 16 + (digit - '0');
+		else if (digit >= 'a' && digit <= 'f')
+			value = value * 16 + (digit - 'a' + 10);
+		else
+			return -1;
+	}
+	return value;
+}
+
+/* UTF-8 of a code point below 0x10000, which all that need \u{} are. */
+static size_t put_utf8(uint32_t code_point, char *output)
+{
+	if (code_point < 0x800) {
+		output[0] = (char)(0xc0 | code_point >> 6);
+		output[1] = (char)(0x80 | (code_point & 0x3f));
+		return 2;
+	}
+	output[0] = (char)(0xe0 | code_point >> 12);
+	output[1] = (char)(0x80 | (code_point >> 6 & 0x3f));
+	output[2] = (char)(0x80 | (code_point & 0x3f));
+	return 3;
+}
+
+/* One escape at text[0] == '\\'. Returns its length, 0 when it is none; adds to output. */
+static size_t unescape_one(const char *text, size_t length, char *output, size_t *used)
+{
+	const char *end;
+	int32_t value;
+
+	if (length < 2)
+		return 0;
+	if (text[1] == 'n' || text[1] == 't' || text[1] == '\\') {
+		output[(*used)++] = text[1] == 'n' ? '\n' : text[1] == 't' ? '\t' : '\\';
+		return 2;
+	}
+	if (text[1] == 'x' && length >= 4) {
+		value = hexadecimal(text + 2, 2);
+		if (value < 0)
+			return 0;
+		output[(*used)++] = (char)value;
+		return 4;
+	}
+	if (text[1] != 'u' || length < 4 || text[2] != '{')
+		return 0;
+	end = memchr(text + 3, '}', length - 3);
+	value = end ? hexadecimal(text + 3, (size_t)(end - (text + 3))) : -1;
+	if (value < 0x80 || value > 0xffff || !escape_is_unsafe((uint32_t)value))
+		return 0;
+	*used += put_utf8((uint32_t)value, output + *used);
+	return (size_t)(end - text) + 1;
+}
+
+ssize_t unescape_text(const char *text, size_t length, char *output)
+{
+	size_t used = 0;
+	size_t i = 0;
+
+	while (i < length) {
+		size_t count;
+
+		if (text[i] != '\\') {
+			output[used++] = text[i++];
+			continue;
+		}
+		count = unescape_one(text + i, length - i, output, &used);
+		if (count == 0)
+			return -EBADMSG;
+		i += count;
+	}
+	return (ssize_t)used;
 }
