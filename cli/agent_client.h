@@ -76,4 +76,20 @@ const char *agent_client_error(const struct agent_client *client);
 void agent_client_on_notice(struct agent_client *client,
 			    void (*notice)(void *context, const char *text), void *context);
 
+/* ---- for exec_session.c ------------------------------------------------------------------ */
+
+struct exec_command;
+struct exec_request;
+
+/* Sends EXEC and gives the command's frames and streams to `command`, which stays the caller's,
+ * until agent_client_forget(). -EMFILE when AGENT_EXECS_MAX run; -EINVAL for a request over a
+ * limit of the protocol. */
+int agent_client_exec(struct agent_client *client, const struct exec_request *request,
+		      struct exec_command *command);
+void agent_client_forget(struct agent_client *client, struct exec_command *command);
+/* Queues a frame; does nothing on a broken connection. */
+void agent_client_send(struct agent_client *client, const void *frame, size_t length);
+/* Declares the connection broken: every command ends as lost, with `text`. */
+void agent_client_break(struct agent_client *client, int error, const char *text);
+
 #endif
