@@ -1,0 +1,55 @@
+/*
+ * The seam between this program and what runs vCPUs.
+ *
+ * An engine starts a guest in a confined child process that attaches to our vsock device by
+ * vhost-user. One which runs vCPUs in this process would hand its rings to the same device
+ * (vsock_device.h) and stand beside this one in engine_select().
+ */
+#ifndef VMM_ENGINE_H
+#define VMM_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define ENGINE_TEXT_MAX 640
+#define ENGINE_CPUS_MAX 64
+#define ENGINE_MEMORY_MIN_MIB 64
+#define ENGINE_MEMORY_MAX_MIB (1024 * 1024)
+
+struct engine_config {
+	const char *kernel; /* vmlinux */
+	const char *initrd; /* cpio, compressed or not */
+	const char *append; /* added to the kernel's command line, or NULL */
+	unsigned cpus;
+	unsigned memory_mib;
+};
+
+/* A started guest. All descriptors are the caller's, close-on-exec. */
+struct engine_process {
+	pid_t pid;
+	int pid_fd;
+	int vhost_user;	 /* stream socket */
+	int console;	 /* stream socket: what the guest writes on its serial port */
+	int diagnostics; /* pipe: what the engine itself says on stderr */
+	char confinement[ENGINE_TEXT_MAX]; /* what is in force for the child */
+};
+
+struct engine {
+	const char *name;
+	const char *component; /* of its child process, in the audit log */
+	/* Whether it can run here: 0, or a negative errno with an explanation in `why`. */
+	int (*probe)(char *why, size_t size);
+	/* Starts the guest; the child ends with this process, whatever ends that. Returns 0, or a
+	 * negative errno with an explanation in `why`. Call with one thread. */
+	int (*start)(const struct engine_config *config, struct engine_process *ret_process,
+		     char *why, size_t size);
+};
+
+extern const struct engine qemu_engine;
+
+/* Resolves --engine: "auto", "qemu" or "kvm". Returns 0 with the engine, which was probed, and in
+ * `why` how it was chosen; or a negative errno and why it cannot be had. */
+int engine_select(const char *name, const struct engine **ret_engine, char *why, size_t size);
+
+#endif

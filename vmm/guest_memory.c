@@ -1,0 +1,111 @@
+#include "vmm/guest_memory.h"
+
+#include "base/checked.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PAGE_MASK_4K UINT64_C(4095)
+
+static bool ranges_overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length)
+{
+	return a < b + b_length && b < a + a_length;
+}
+
+/* The length of the whole file must cover the range, and must not be able to drop below it:
+ * otherwise an access raises SIGBUS. */
+static int check_memory_file(int fd, uint64_t file_offset, uint64_t length)
+{
+	struct stat status;
+	uint64_t end;
+	int seals;
+
+	seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0)
+		return errno == EINVAL ? -EPERM : -errno;
+	if (!(seals & F_SEAL_SHRINK))
+		return -EPERM;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	if (!checked_add_u64(file_offset, length, &end) || status.st_size < 0 ||
+	    end > (uint64_t)status.st_size)
+		return -EFBIG;
+	return 0;
+}
+
+int guest_memory_map(struct guest_memory *memory, int fd, uint64_t file_offset,
+		     uint64_t guest_address, uint64_t user_address, uint64_t length)
+{
+	uint64_t end;
+	void *mapping;
+	int r;
+
+	if (memory->count >= GUEST_MEMORY_REGIONS_MAX)
+		return -ENOSPC;
+	if (length == 0 || length > (uint64_t)PTRDIFF_MAX || (file_offset & PAGE_MASK_4K) ||
+	    (guest_address & PAGE_MASK_4K) || (user_address & PAGE_MASK_4K) ||
+	    file_offset > (uint64_t)INT64_MAX || !checked_add_u64(guest_address, length, &end) ||
+	    !checked_add_u64(user_address, length, &end))
+		return -EINVAL;
+	for (size_t i = 0; i < memory->count; i++) {
+		const struct guest_region *other = &memory->regions[i];
+
+		if (ranges_overlap(guest_address, length, other->guest_address, other->length) ||
+		    ranges_overlap(user_address, length, other->user_address, other->length))
+			return -EINVAL;
+	}
+	r = check_memory_file(fd, file_offset, length);
+	if (r < 0)
+		return r;
+	mapping = mmap(NULL, (size_t)length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+		       (off_t)file_offset);
+	if (mapping == MAP_FAILED)
+		return -errno;
+	memory->regions[memory->count++] = (struct guest_region){
+		.guest_address = guest_address,
+		.user_address = user_address,
+		.length = length,
+		.host = mapping,
+	};
+	return 0;
+}
+
+void guest_memory_release(struct guest_memory *memory)
+{
+	for (size_t i = 0; i < memory->count; i++)
+		munmap(memory->regions[i].host, (size_t)memory->regions[i].length);
+	memset(memory, 0, sizeof(*memory));
+}
+
+void *gpa_range(const struct guest_memory *memory, uint64_t address, uint64_t length)
+{
+	for (size_t i = 0; i < memory->count; i++) {
+		const struct guest_region *region = &memory->regions[i];
+		uint64_t offset = address - region->guest_address;
+
+		if (address >= region->guest_address && offset < region->length)
+			return length > 0 && length <= region->length - offset
+				       ? region->host + offset
+				       : NULL;
+	}
+	return NULL;
+}
+
+void *user_range(const struct guest_memory *memory, uint64_t address, uint64_t length)
+{
+	for (size_t i = 0; i < memory->count; i++) {
+		const struct guest_region *region = &memory->regions[i];
+		uint64_t offset = address - region->user_address;
+
+		if (address >= region->user_address && offset < region->length)
+			return length > 0 && length <= region->length - offset
+				       ? region->host + offset
+				       : NULL;
+	}
+	return NULL;
+}

@@ -1,0 +1,213 @@
+#include "vmm/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum option_code {
+	OPTION_ENGINE = 256,
+	OPTION_KERNEL,
+	OPTION_INITRD,
+	OPTION_APPEND,
+	OPTION_CPUS,
+	OPTION_MEMORY,
+	OPTION_CID,
+	OPTION_SOCKET_BASE,
+	OPTION_AUDIT_FD,
+	OPTION_CONTROL_FD,
+	OPTION_CONSOLE_FD,
+	OPTION_DEBUG,
+	OPTION_VERSION,
+};
+
+static const struct option long_options[] = {
+	{ "engine", required_argument, NULL, OPTION_ENGINE },
+	{ "kernel", required_argument, NULL, OPTION_KERNEL },
+	{ "initrd", required_argument, NULL, OPTION_INITRD },
+	{ "append", required_argument, NULL, OPTION_APPEND },
+	{ "cpus", required_argument, NULL, OPTION_CPUS },
+	{ "memory", required_argument, NULL, OPTION_MEMORY },
+	{ "cid", required_argument, NULL, OPTION_CID },
+	{ "socket-base", required_argument, NULL, OPTION_SOCKET_BASE },
+	{ "audit-fd", required_argument, NULL, OPTION_AUDIT_FD },
+	{ "control-fd", required_argument, NULL, OPTION_CONTROL_FD },
+	{ "console-fd", required_argument, NULL, OPTION_CONSOLE_FD },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "debug", no_argument, NULL, OPTION_DEBUG },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, OPTION_VERSION },
+	{ 0 },
+};
+
+static const char usage[] =
+	"Usage: matchlock-vmm --kernel FILE --initrd FILE --cid N --socket-base PATH [OPTION]...\n"
+	"Runs one guest; `matchlock run` starts it. Vsock ports are Unix sockets PATH_<port>.\n"
+	"\n"
+	"  --engine auto|qemu|kvm  what runs the guest (default auto)\n"
+	"  --kernel FILE           uncompressed kernel (vmlinux)\n"
+	"  --initrd FILE           initramfs\n"
+	"  --append TEXT           added to the kernel's command line\n"
+	"  --cpus N                virtual CPUs (default 1)\n"
+	"  --memory MIB            guest memory (default 512)\n"
+	"  --cid N                 the guest's vsock address, 3 or more\n"
+	"  --socket-base PATH      see docs/protocol-vsock.md\n"
+	"  --audit-fd N            SOCK_SEQPACKET towards the audit process\n"
+	"  --control-fd N          SOCK_SEQPACKET towards the caller; its end stops the guest\n"
+	"  --console-fd N          file that takes the guest's console\n"
+	"  -q, -v, --debug         say less, more, most\n"
+	"  -h, --help, --version\n";
+
+static bool parse_number(const char *text, uint64_t minimum, uint64_t maximum, uint64_t *ret_value)
+{
+	unsigned long long value;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (errno != 0 || *end != '\0' || value < minimum || value > maximum)
+		return false;
+	*ret_value = value;
+	return true;
+}
+
+/* Stores a numeric option. False when it is out of range. */
+static bool take_number(int code, const char *text, struct vmm_options *options)
+{
+	uint64_t value;
+
+	switch (code) {
+	case OPTION_CPUS:
+		if (!parse_number(text, 1, ENGINE_CPUS_MAX, &value))
+			return false;
+		options->machine.cpus = (unsigned)value;
+		return true;
+	case OPTION_MEMORY:
+		if (!parse_number(text, ENGINE_MEMORY_MIN_MIB, ENGINE_MEMORY_MAX_MIB, &value))
+			return false;
+		options->machine.memory_mib = (unsigned)value;
+		return true;
+	case OPTION_CID:
+		/* 0 to 2 and the all-ones addresses are reserved (virtio 1.2, 5.10.4). */
+		return parse_number(text, 3, UINT32_MAX - 1, &options->cid);
+	default:
+		if (!parse_number(text, 3, INT_MAX, &value))
+			return false;
+		if (code == OPTION_AUDIT_FD)
+			options->audit_fd = (int)value;
+		else if (code == OPTION_CONTROL_FD)
+			options->control_fd = (int)value;
+		else
+			options->console_fd = (int)value;
+		return true;
+	}
+}
+
+static const char *missing_option(const struct vmm_options *options)
+{
+	if (!options->machine.kernel)
+		return "--kernel";
+	if (!options->machine.initrd)
+		return "--initrd";
+	if (!options->socket_base)
+		return "--socket-base";
+	return options->cid == 0 ? "--cid" : NULL;
+}
+
+/* Returns false when the code is none of the texts. */
+static bool take_text(int code, const char *text, struct vmm_options *options)
+{
+	switch (code) {
+	case OPTION_ENGINE:
+		options->engine = text;
+		return true;
+	case OPTION_KERNEL:
+		options->machine.kernel = text;
+		return true;
+	case OPTION_INITRD:
+		options->machine.initrd = text;
+		return true;
+	case OPTION_APPEND:
+		options->machine.append = text;
+		return true;
+	case OPTION_SOCKET_BASE:
+		options->socket_base = text;
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Returns true for an option that takes no value; 'h' and --version are answered here. */
+static bool take_flag(int code, struct vmm_options *options, bool *ret_answered)
+{
+	switch (code) {
+	case 'q':
+		options->level = LOG_LEVEL_ERROR;
+		return true;
+	case 'v':
+		options->level = LOG_LEVEL_INFO;
+		return true;
+	case OPTION_DEBUG:
+		options->level = LOG_LEVEL_DEBUG;
+		return true;
+	case 'h':
+		(void)fputs(usage, stdout);
+		*ret_answered = true;
+		return true;
+	case OPTION_VERSION:
+		(void)puts("matchlock-vmm " MATCHLOCK_VERSION);
+		*ret_answered = true;
+		return true;
+	default:
+		return false;
+	}
+}
+
+int vmm_options_parse(int argc, char **argv, struct vmm_options *ret_options, char *why,
+		      size_t size)
+{
+	struct vmm_options options = {
+		.machine = { .cpus = 1, .memory_mib = 512 },
+		.engine = "auto",
+		.audit_fd = -1,
+		.control_fd = -1,
+		.console_fd = -1,
+		.level = LOG_LEVEL_WARNING,
+	};
+	bool answered = false;
+	int code, index = -1;
+	const char *missing;
+
+	opterr = 0;
+	while ((code = getopt_long(argc, argv, "qvh", long_options, &index)) != -1) {
+		if (code == '?') {
+			(void)snprintf(why, size, "unknown or incomplete option %s; see --help",
+				       argv[optind - 1]);
+			return -EINVAL;
+		}
+		if (take_flag(code, &options, &answered)) {
+			if (answered)
+				return 1;
+		} else if (!take_text(code, optarg, &options) &&
+			   !take_number(code, optarg, &options)) {
+			(void)snprintf(why, size, "--%s: %s is no number in its range; see --help",
+				       long_options[index].name, optarg);
+			return -EINVAL;
+		}
+	}
+	missing = missing_option(&options);
+	if (optind < argc || missing) {
+		(void)snprintf(why, size, "%s %s; see --help", missing ? missing : argv[optind],
+			       missing ? "is missing" : "is no option");
+		return -EINVAL;
+	}
+	*ret_options = options;
+	return 0;
+}

@@ -1,0 +1,33 @@
+/*
+ * The command line of matchlock-vmm, which `matchlock` writes:
+ *
+ *     matchlock-vmm --engine auto|qemu|kvm --kernel FILE --initrd FILE [--append TEXT]
+ *                   --cpus N --memory MIB --cid N --socket-base PATH
+ *                   --audit-fd N --control-fd N --console-fd N [-q|-v|--debug]
+ */
+#ifndef VMM_OPTIONS_H
+#define VMM_OPTIONS_H
+
+#include "base/log.h"
+#include "vmm/engine.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct vmm_options {
+	struct engine_config machine;
+	const char *engine;
+	const char *socket_base;
+	uint64_t cid;
+	int audit_fd;	/* -1: none */
+	int control_fd; /* -1: none */
+	int console_fd; /* -1: none */
+	enum log_level level;
+};
+
+/* Returns 0; 1 when help or version was asked for and printed; or -EINVAL with what is wrong in
+ * `why`. */
+int vmm_options_parse(int argc, char **argv, struct vmm_options *ret_options, char *why,
+		      size_t size);
+
+#endif

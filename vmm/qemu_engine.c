@@ -1,0 +1,421 @@
+/*
+ * Theory of operation
+ *
+ * QEMU's microvm machine in software (TCG), with nothing but a serial port and our vsock device.
+ * The parent makes three channels (vhost-user, serial console, stderr) and forks. The child ties
+ * its life to the parent's, confines itself, reports over a pipe what is in force, and executes
+ * QEMU, which adds its own seccomp filter (-sandbox). The guest's first instruction runs only after
+ * QEMU has had its answers on the vhost-user socket, thus after our own device is locked.
+ *
+ * An exec keeps namespaces, Landlock, rlimits and the lack of capabilities, but not
+ * "not dumpable"; QEMU's allowlist of system calls is its own, since it changes by version.
+ */
+#include "vmm/engine.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "jail/capabilities.h"
+#include "jail/descriptors.h"
+#include "jail/jail.h"
+#include "jail/landlock.h"
+#include "jail/namespaces.h"
+#include "vmm/tsc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define QEMU_PROGRAM "qemu-system-x86_64"
+#define ARGUMENTS_MAX 64
+
+/* Where the child finds its channels. */
+enum child_fd {
+	CHILD_VHOST_USER = 3,
+	CHILD_CONSOLE = 4,
+	CHILD_STATUS = 5,
+};
+
+/* ---- the program -------------------------------------------------------------------------------
+ */
+
+static int find_qemu(char path[PATH_MAX])
+{
+	const char *search = getenv("PATH");
+
+	if (!search || !*search)
+		search = "/usr/local/bin:/usr/bin:/bin";
+	while (*search) {
+		size_t length = strcspn(search, ":");
+
+		if (length > 0 && search[0] == '/' &&
+		    (size_t)snprintf(path, PATH_MAX, "%.*s/" QEMU_PROGRAM, (int)length, search) <
+			    PATH_MAX &&
+		    access(path, X_OK) == 0)
+			return 0;
+		search += length;
+		search += *search == ':';
+	}
+	return -ENOENT;
+}
+
+static int qemu_probe(char *why, size_t size)
+{
+	char path[PATH_MAX];
+	int r = find_qemu(path);
+
+	if (r < 0)
+		(void)snprintf(why, size,
+			       QEMU_PROGRAM " is not in PATH; install Debian's qemu-system-x86");
+	else
+		(void)snprintf(why, size, "emulation by %s", path);
+	return r;
+}
+
+/* ---- the command line --------------------------------------------------------------------------
+ */
+
+struct command {
+	const char *arguments[ARGUMENTS_MAX + 1];
+	size_t count;
+	char *kernel_command_line;
+	char *memory_object;
+	char *memory;
+	char *cpus;
+};
+
+static void command_release(struct command *command)
+{
+	free(command->kernel_command_line);
+	free(command->memory_object);
+	free(command->memory);
+	free(command->cpus);
+}
+
+static void add(struct command *command, const char *argument)
+{
+	if (command->count < ARGUMENTS_MAX)
+		command->arguments[command->count++] = argument;
+}
+
+static void add_option(struct command *command, const char *option, const char *value)
+{
+	add(command, option);
+	add(command, value);
+}
+
+/* The guest's clock is the host's counter, of known speed: calibrating it by an emulated timer
+ * hangs one boot in eight. Self-tests and messages cost boot time. A panic resets by triple fault,
+ * which -no-reboot turns into the end of QEMU. */
+static int format_command_line(const struct engine_config *config, char **ret_text)
+{
+	uint32_t khz = tsc_frequency_khz();
+	char clock[64] = "";
+
+	if (khz > 0)
+		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable ", khz);
+	return asprintf(ret_text,
+			"%sno_timer_check cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
+			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1 mitigations=off%s%s",
+			clock, config->append ? " " : "", config->append ? config->append : "") < 0
+		       ? -ENOMEM
+		       : 0;
+}
+
+static int command_build(const struct engine_config *config, const char *program,
+			 struct command *command)
+{
+	int r = format_command_line(config, &command->kernel_command_line);
+
+	if (r < 0)
+		return r;
+	if (asprintf(&command->memory_object, "memory-backend-memfd,id=memory,size=%uM,share=on",
+		     config->memory_mib) < 0 ||
+	    asprintf(&command->memory, "%uM", config->memory_mib) < 0 ||
+	    asprintf(&command->cpus, "%u", config->cpus) < 0)
+		return -ENOMEM;
+	add(command, program);
+	add(command, "-nodefaults");
+	add(command, "-no-user-config");
+	add(command, "-no-reboot");
+	add_option(command, "-display", "none");
+	add_option(command, "-sandbox",
+		   "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+	add_option(command, "-M", "microvm,pit=on,pic=on,rtc=on,usb=off,memory-backend=memory");
+	add_option(command, "-accel", "tcg,thread=multi");
+	add_option(command, "-cpu", "max");
+	add_option(command, "-smp", command->cpus);
+	add_option(command, "-m", command->memory);
+	add_option(command, "-object", command->memory_object);
+	add_option(command, "-global", "virtio-mmio.force-legacy=false");
+	add_option(command, "-kernel", config->kernel);
+	add_option(command, "-initrd", config->initrd);
+	add_option(command, "-append", command->kernel_command_line);
+	add_option(command, "-chardev", "socket,id=console,fd=4");
+	add_option(command, "-serial", "chardev:console");
+	add_option(command, "-chardev", "socket,id=vsock,fd=3");
+	add_option(command, "-device", "vhost-user-vsock-device,chardev=vsock");
+	return 0;
+}
+
+/* ---- the child ---------------------------------------------------------------------------------
+ */
+
+/* Opens the paths that QEMU may read; what does not exist needs no rule. */
+static size_t open_path_rules(const struct engine_config *config, const char *program,
+			      struct jail_path_rule *rules, size_t capacity)
+{
+	const struct {
+		const char *path;
+		uint64_t access;
+	} wanted[] = {
+		{ "/usr", JAIL_FS_READ | JAIL_FS_EXECUTE },
+		{ "/lib", JAIL_FS_READ | JAIL_FS_EXECUTE },
+		{ "/lib64", JAIL_FS_READ | JAIL_FS_EXECUTE },
+		{ program, JAIL_FS_READ | JAIL_FS_EXECUTE },
+		{ "/etc/ld.so.cache", JAIL_FS_READ_FILE },
+		{ "/etc/ld.so.preload", JAIL_FS_READ_FILE },
+		{ "/dev/urandom", JAIL_FS_READ_FILE },
+		{ "/dev/null", JAIL_FS_READ_FILE | JAIL_FS_WRITE_FILE },
+		{ "/sys/devices/system/cpu", JAIL_FS_READ },
+		{ config->kernel, JAIL_FS_READ_FILE },
+		{ config->initrd, JAIL_FS_READ_FILE },
+	};
+	size_t count = 0;
+
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]) && count < capacity; i++) {
+		int fd = open(wanted[i].path, O_PATH | O_CLOEXEC);
+
+		if (fd >= 0)
+			rules[count++] = (struct jail_path_rule){ fd, wanted[i].access };
+	}
+	return count;
+}
+
+/* What jail_enter() does, but for the filter of system calls, which must let QEMU load first. */
+static int confine(const struct engine_config *config, const char *program,
+		   struct jail_report *report)
+{
+	struct jail_path_rule rules[16];
+	struct jail_spec spec = {
+		.component = "qemu",
+		.path_rules = rules,
+		.path_rule_count =
+			open_path_rules(config, program, rules, sizeof(rules) / sizeof(rules[0])),
+		.namespaces = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
+	};
+	const struct rlimit no_core = { 0, 0 };
+	int r;
+
+	report->component = spec.component;
+	r = namespaces_enter(&spec, report);
+	if (r < 0)
+		return r;
+	if (setrlimit(RLIMIT_CORE, &no_core) < 0)
+		return -errno;
+	report->rlimits = 1;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	report->no_new_privs = true;
+	r = landlock_enter(&spec, &report->landlock_abi, &report->landlock_errno);
+	if (r < 0)
+		return r;
+	report->landlock_rules = report->landlock_abi > 0 ? spec.path_rule_count : 0;
+	r = capabilities_drop(0, &report->capabilities_kept);
+	if (r < 0)
+		return r;
+	report->capabilities_dropped = true;
+	return 0;
+}
+
+/* Moves the channels to their places; above all of them first, so that none overwrites another. */
+static int place_descriptors(int vhost_user, int console, int diagnostics, int status)
+{
+	const int places[] = { CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS };
+	int fds[] = { vhost_user, console, status };
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
+	    dup2(diagnostics, STDERR_FILENO) < 0)
+		return -errno;
+	for (size_t i = 0; i < 3; i++) {
+		fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 16);
+		if (fds[i] < 0)
+			return -errno;
+	}
+	for (size_t i = 0; i < 3; i++) {
+		if (dup2(fds[i], places[i]) < 0)
+			return -errno;
+	}
+	if (set_close_on_exec(CHILD_STATUS, true) < 0)
+		return -errno;
+	return descriptors_close_others(places, 3);
+}
+
+static _Noreturn void child_fail(const char *stage, int error)
+{
+	char text[JAIL_REPORT_TEXT_MAX];
+	int length = snprintf(text, sizeof(text), "!%s: %s", stage, strerror(-error));
+
+	if (length > 0)
+		(void)write_full(CHILD_STATUS, text, (size_t)length);
+	_exit(127);
+}
+
+static _Noreturn void run_child(const struct engine_config *config, const struct command *command,
+				pid_t parent)
+{
+	static const char *const environment[] = { "LC_ALL=C", "MALLOC_ARENA_MAX=1", NULL };
+	struct jail_report report = { 0 };
+	char text[JAIL_REPORT_TEXT_MAX];
+	size_t length;
+	int r;
+
+	r = confine(config, command->arguments[0], &report);
+	if (r < 0)
+		child_fail("confining QEMU", r);
+	/* The descriptors of the path rules. */
+	r = descriptors_close_others((const int[]){ CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS },
+				     3);
+	if (r < 0)
+		child_fail("closing descriptors", r);
+	/* A change of credentials, as by namespaces, clears this: so it comes last. */
+	r = jail_die_with_parent(parent);
+	if (r < 0)
+		child_fail("following the parent", r);
+	length = jail_report_text(&report, text, sizeof(text));
+	(void)write_full(CHILD_STATUS, text, length);
+	execve(command->arguments[0], (char *const *)(uintptr_t)command->arguments,
+	       (char *const *)(uintptr_t)environment);
+	child_fail("starting QEMU", -errno);
+}
+
+/* ---- the parent --------------------------------------------------------------------------------
+ */
+
+struct channels {
+	int vhost_user[2];
+	int console[2];
+	int diagnostics[2];
+	int status[2];
+};
+
+static void close_pair(int pair[2])
+{
+	for (int i = 0; i < 2; i++) {
+		if (pair[i] >= 0)
+			close(pair[i]);
+	}
+}
+
+static void channels_release(struct channels *channels)
+{
+	close_pair(channels->vhost_user);
+	close_pair(channels->console);
+	close_pair(channels->diagnostics);
+	close_pair(channels->status);
+}
+
+static int channels_open(struct channels *channels)
+{
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channels->vhost_user) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channels->console) < 0 ||
+	    pipe2(channels->diagnostics, O_CLOEXEC) < 0 || pipe2(channels->status, O_CLOEXEC) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Reads what the child says until its exec closes the pipe. */
+static int await_exec(int status, char *confinement, char *why, size_t size)
+{
+	char text[JAIL_REPORT_TEXT_MAX + 1];
+	char *failure;
+	ssize_t count = read_full(status, text, sizeof(text) - 1);
+
+	if (count < 0)
+		return (int)count;
+	text[count] = '\0';
+	failure = memchr(text, '!', (size_t)count);
+	if (failure || count == 0) {
+		(void)snprintf(why, size, "%s", failure ? failure + 1 : "the child died early");
+		return -ECHILD;
+	}
+	(void)snprintf(confinement, ENGINE_TEXT_MAX, "%s qemu-sandbox", text);
+	return 0;
+}
+
+static int spawn(const struct engine_config *config, const struct command *command,
+		 struct channels *channels, struct engine_process *process, char *why, size_t size)
+{
+	pid_t parent = getpid();
+	pid_t pid = fork();
+	int r;
+
+	if (pid < 0) {
+		(void)snprintf(why, size, "cannot fork: %s", strerror(errno));
+		return -errno;
+	}
+	if (pid == 0) {
+		if (place_descriptors(channels->vhost_user[1], channels->console[1],
+				      channels->diagnostics[1], channels->status[1]) < 0)
+			_exit(127);
+		run_child(config, command, parent);
+	}
+	close(steal_fd(&channels->status[1]));
+	r = await_exec(channels->status[0], process->confinement, why, size);
+	if (r == 0) {
+		process->pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+		if (process->pid_fd < 0) {
+			r = -errno;
+			(void)snprintf(why, size, "cannot watch QEMU: %s", strerror(errno));
+		}
+	}
+	if (r < 0) {
+		(void)kill(pid, SIGKILL);
+		return r;
+	}
+	process->pid = pid;
+	return 0;
+}
+
+static int qemu_start(const struct engine_config *config, struct engine_process *ret_process,
+		      char *why, size_t size)
+{
+	struct channels channels = { { -1, -1 }, { -1, -1 }, { -1, -1 }, { -1, -1 } };
+	struct command command = { 0 };
+	char program[PATH_MAX];
+	int r;
+
+	r = find_qemu(program);
+	if (r == 0)
+		r = command_build(config, program, &command);
+	if (r == 0)
+		r = channels_open(&channels);
+	if (r < 0)
+		(void)snprintf(why, size, "cannot prepare QEMU: %s", strerror(-r));
+	else
+		r = spawn(config, &command, &channels, ret_process, why, size);
+	if (r == 0) {
+		ret_process->vhost_user = steal_fd(&channels.vhost_user[0]);
+		ret_process->console = steal_fd(&channels.console[0]);
+		ret_process->diagnostics = steal_fd(&channels.diagnostics[0]);
+	}
+	channels_release(&channels);
+	command_release(&command);
+	return r;
+}
+
+const struct engine qemu_engine = {
+	.name = "qemu",
+	.component = "qemu",
+	.probe = qemu_probe,
+	.start = qemu_start,
+};

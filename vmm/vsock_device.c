@@ -1,0 +1,945 @@
+/*
+ * Theory of operation
+ *
+ * From the guest: each chain of the transmit queue is one packet. Its header is copied once and
+ * judged; payload of RW goes by one sendmsg() from guest memory into the host socket. What the
+ * socket does not take waits in the connection's buffer, and fwd_cnt counts only what the socket
+ * took, so that the guest's credit falls to zero when a host program does not read.
+ *
+ * To the guest: connections with something to say stand in a queue, the ready list. Each turn gives
+ * the first one control packet or up to RECEIVE_BATCH receive buffers, filled by one readv() with
+ * gaps left for the headers, then sends it to the back. A connection without credit leaves the
+ * list until the guest's next packet; all leave the sockets alone while there are no receive
+ * buffers. So nothing spins, and no stream starves another.
+ *
+ * Notification: used chains are published per turn. Transmitted chains carry no news for the guest,
+ * so their publication waits until TRANSMIT_HOLD_CHAINS or TRANSMIT_HOLD_BYTES of them are
+ * together; for a request and its answer this saves the guest one interrupt of two.
+ *
+ * A connection that ends here but is known to the guest stays as CLOSING until its last packet
+ * found a receive buffer; RSTs for streams that we do not know wait in a small ring.
+ */
+#include "vmm/vsock_device.h"
+
+#include "base/bytes.h"
+#include "base/checked.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RECEIVE_BATCH 24
+#define RECEIVE_PARTS 128
+#define TRANSMIT_BUDGET 128
+#define RECEIVE_BUDGET 16
+#define TRANSMIT_HOLD_CHAINS 16
+#define TRANSMIT_HOLD_BYTES (64 * 1024)
+#define FIRST_HOST_PORT (UINT32_C(1) << 30)
+
+struct pending_reset {
+	uint64_t source_cid;
+	struct vsock_ports ports;
+	uint16_t type;
+};
+
+TAILQ_HEAD(connection_list, vsock_connection);
+
+struct vsock_device {
+	struct vsock_device_setup setup;
+	struct virtqueue queues[VSOCK_QUEUE_COUNT];
+	bool running[VSOCK_QUEUE_COUNT];
+	bool transmit_kicked;
+	bool receive_starved; /* no receive buffers; a kick will tell */
+	struct vsock_connection *connections;
+	struct connection_list all;
+	struct connection_list ready;
+	size_t connection_count;
+	size_t pending_bytes; /* capacity of all buffers that are allocated */
+	uint32_t next_host_port;
+	struct pending_reset resets[VSOCK_RESETS_MAX];
+	size_t reset_start;
+	size_t reset_count;
+	uint32_t held_chains; /* transmitted and not published */
+	uint64_t held_bytes;
+	struct virtqueue_chain chains[RECEIVE_BATCH];
+	struct iovec parts[RECEIVE_PARTS];
+};
+
+/* ---- connections -------------------------------------------------------------------------------
+ */
+
+static void make_ready(struct vsock_connection *connection)
+{
+	struct vsock_device *device = connection->device;
+
+	if (connection->is_ready || !vsock_connection_has_work(connection))
+		return;
+	TAILQ_INSERT_TAIL(&device->ready, connection, ready);
+	connection->is_ready = true;
+}
+
+static void make_unready(struct vsock_connection *connection)
+{
+	if (connection->is_ready)
+		TAILQ_REMOVE(&connection->device->ready, connection, ready);
+	connection->is_ready = false;
+}
+
+static void owe(struct vsock_connection *connection, enum vsock_owed what)
+{
+	connection->owed |= what;
+	make_ready(connection);
+}
+
+static void forget_ports(struct vsock_connection *connection)
+{
+	if (connection->hashed)
+		HASH_DEL(connection->device->connections, connection);
+	connection->hashed = false;
+}
+
+static void drop_buffer(struct vsock_connection *connection)
+{
+	if (connection->buffer)
+		connection->device->pending_bytes -= VSOCK_BUFFER_SIZE;
+	free(connection->buffer);
+	connection->buffer = NULL;
+	connection->buffer_length = 0;
+}
+
+static void close_socket(struct vsock_connection *connection)
+{
+	struct vsock_device *device = connection->device;
+
+	if (connection->socket.fd >= 0)
+		device->setup.streams->close(device->setup.provider, connection);
+	connection->socket.fd = -1;
+	drop_buffer(connection);
+}
+
+static void free_connection(struct vsock_connection *connection)
+{
+	struct vsock_device *device = connection->device;
+
+	make_unready(connection);
+	forget_ports(connection);
+	close_socket(connection);
+	TAILQ_REMOVE(&device->all, connection, all);
+	device->connection_count--;
+	free(connection);
+}
+
+struct vsock_connection *vsock_device_connection_new(struct vsock_device *device)
+{
+	struct vsock_connection *connection;
+
+	if (device->connection_count >= device->setup.connections_max)
+		return NULL;
+	connection = calloc(1, sizeof(*connection));
+	if (!connection)
+		return NULL;
+	connection->device = device;
+	connection->socket.fd = -1;
+	connection->state = VSOCK_HANDSHAKE;
+	TAILQ_INSERT_TAIL(&device->all, connection, all);
+	device->connection_count++;
+	return connection;
+}
+
+static struct vsock_connection *find_connection(struct vsock_device *device,
+						struct vsock_ports ports)
+{
+	struct vsock_connection *connection;
+
+	HASH_FIND(hh, device->connections, &ports, sizeof(ports), connection);
+	return connection;
+}
+
+static void hash_connection(struct vsock_connection *connection, struct vsock_ports ports)
+{
+	struct vsock_device *device = connection->device;
+
+	connection->ports = ports;
+	HASH_ADD(hh, device->connections, ports, sizeof(ports), connection);
+	connection->hashed = true;
+}
+
+/* The host side is over: one last packet, `what`, and the stream is gone. */
+static void finish(struct vsock_connection *connection, enum vsock_owed what)
+{
+	close_socket(connection);
+	connection->state = VSOCK_CLOSING;
+	connection->owed = what;
+	make_ready(connection);
+}
+
+void vsock_device_abort(struct vsock_connection *connection)
+{
+	bool known =
+		connection->state == VSOCK_ESTABLISHED ||
+		(connection->state == VSOCK_REQUESTED && !(connection->owed & VSOCK_OWE_REQUEST));
+
+	if (known)
+		finish(connection, VSOCK_OWE_RST);
+	else if (connection->state != VSOCK_CLOSING)
+		free_connection(connection);
+}
+
+/* The guest is through with the stream and has its RST, or sent one: its ports are free again, and
+ * only the bytes that it sent before keep the connection. */
+static void release_guest(struct vsock_connection *connection)
+{
+	make_unready(connection);
+	forget_ports(connection);
+	connection->owed = 0;
+	if (connection->buffer_length == 0)
+		free_connection(connection);
+}
+
+/* The guest has shut both directions: it gets its RST, and the host side what was sent to it. */
+static void drain(struct vsock_connection *connection)
+{
+	if (connection->buffer_length == 0) {
+		finish(connection, VSOCK_OWE_RST);
+		return;
+	}
+	connection->state = VSOCK_DRAINING;
+	connection->owed = VSOCK_OWE_RST;
+	make_ready(connection);
+}
+
+/* A draining connection has no bytes left for the host, or nobody to take them. */
+static void drained(struct vsock_connection *connection)
+{
+	if (connection->owed)
+		finish(connection, VSOCK_OWE_RST);
+	else
+		free_connection(connection);
+}
+
+int vsock_device_request(struct vsock_connection *connection, uint32_t guest_port)
+{
+	struct vsock_device *device = connection->device;
+	struct vsock_ports ports = { .guest = guest_port };
+
+	for (size_t i = 0; i <= VSOCK_CONNECTIONS_MAX; i++) {
+		ports.host = device->next_host_port++;
+		if (device->next_host_port == UINT32_MAX)
+			device->next_host_port = FIRST_HOST_PORT;
+		if (find_connection(device, ports))
+			continue;
+		hash_connection(connection, ports);
+		connection->state = VSOCK_REQUESTED;
+		owe(connection, VSOCK_OWE_REQUEST);
+		return 0;
+	}
+	return -EADDRNOTAVAIL;
+}
+
+/* ---- the guest's packets -----------------------------------------------------------------------
+ */
+
+static void report_violation(struct vsock_device *device, const char *what)
+{
+	device->setup.violation(device->setup.observer, what);
+}
+
+static void queue_reset(struct vsock_device *device, const struct vsock_header *header)
+{
+	struct pending_reset *reset;
+
+	if (header->operation == VSOCK_OP_RST)
+		return;
+	if (device->reset_count == VSOCK_RESETS_MAX) {
+		report_violation(device, "more packets for unknown streams than RSTs can wait");
+		return;
+	}
+	reset = &device->resets[(device->reset_start + device->reset_count) % VSOCK_RESETS_MAX];
+	*reset = (struct pending_reset){
+		.source_cid = header->target_cid,
+		.ports = { .guest = header->source_port, .host = header->target_port },
+		.type = header->type,
+	};
+	device->reset_count++;
+}
+
+static void violate(struct vsock_connection *connection, const char *what)
+{
+	report_violation(connection->device, what);
+	finish(connection, VSOCK_OWE_RST);
+}
+
+/* The host does not read any more: later bytes of the guest are dropped, and it is told. */
+static void host_stopped_reading(struct vsock_connection *connection)
+{
+	struct vsock_device *device = connection->device;
+
+	connection->forward_count += (uint32_t)connection->buffer_length;
+	drop_buffer(connection);
+	if (connection->wants_write)
+		device->setup.streams->want_write(device->setup.provider, connection, false);
+	if (connection->state == VSOCK_DRAINING) {
+		drained(connection);
+		return;
+	}
+	if (!(connection->host_shutdown & VSOCK_SHUTDOWN_RECEIVE)) {
+		connection->host_shutdown |= VSOCK_SHUTDOWN_RECEIVE;
+		owe(connection, VSOCK_OWE_SHUTDOWN);
+	}
+}
+
+static void count_forwarded(struct vsock_connection *connection, size_t length)
+{
+	if (vsock_connection_forwarded(connection, length) &&
+	    connection->state == VSOCK_ESTABLISHED)
+		owe(connection, VSOCK_OWE_CREDIT);
+}
+
+/* Keeps what the socket did not take of a packet. */
+static void buffer_rest(struct vsock_connection *connection, const struct virtqueue_chain *chain,
+			size_t offset, size_t length)
+{
+	struct vsock_device *device = connection->device;
+
+	if (!connection->buffer) {
+		if (device->pending_bytes > VSOCK_PENDING_MAX - VSOCK_BUFFER_SIZE) {
+			violate(connection,
+				"too many bytes pending for host programs that do not read");
+			return;
+		}
+		device->pending_bytes += VSOCK_BUFFER_SIZE;
+	}
+	if (vsock_connection_buffer(connection, chain->parts, chain->readable_count, offset,
+				    length) < 0) {
+		device->pending_bytes -= VSOCK_BUFFER_SIZE;
+		finish(connection, VSOCK_OWE_RST);
+		return;
+	}
+	if (!connection->wants_write)
+		device->setup.streams->want_write(device->setup.provider, connection, true);
+}
+
+static void receive_data(struct vsock_connection *connection, const struct vsock_header *header,
+			 const struct virtqueue_chain *chain)
+{
+	struct vsock_device *device = connection->device;
+	struct iovec parts[VIRTQUEUE_CHAIN_MAX];
+	size_t count, sent = 0;
+
+	if (connection->guest_shutdown & VSOCK_SHUTDOWN_SEND) {
+		violate(connection, "data after the guest's own shutdown");
+		return;
+	}
+	if (!vsock_connection_accepts(connection, header->length)) {
+		violate(connection, "more data than the credit given");
+		return;
+	}
+	if (header->length == 0)
+		return;
+	if (connection->host_shutdown & VSOCK_SHUTDOWN_RECEIVE) {
+		count_forwarded(connection, header->length);
+		return;
+	}
+	if (connection->buffer_length == 0) {
+		ssize_t result;
+
+		count = iovec_slice(chain->parts, chain->readable_count, VSOCK_HEADER_LENGTH,
+				    header->length, parts);
+		result = device->setup.streams->send(connection, parts, count);
+		if (result < 0 && result != -EAGAIN) {
+			count_forwarded(connection, header->length);
+			host_stopped_reading(connection);
+			return;
+		}
+		sent = result > 0 ? (size_t)result : 0;
+		count_forwarded(connection, sent);
+	}
+	if (sent < header->length)
+		buffer_rest(connection, chain, VSOCK_HEADER_LENGTH + sent, header->length - sent);
+}
+
+void vsock_device_stream_writable(struct vsock_connection *connection)
+{
+	struct vsock_device *device = connection->device;
+
+	if (connection->buffer_length > 0) {
+		struct iovec part = {
+			.iov_base = connection->buffer + connection->buffer_start,
+			.iov_len = connection->buffer_length,
+		};
+		ssize_t result = device->setup.streams->send(connection, &part, 1);
+
+		if (result == -EAGAIN)
+			return;
+		if (result < 0) {
+			host_stopped_reading(connection);
+			return;
+		}
+		vsock_connection_unbuffer(connection, (size_t)result);
+		if (!connection->buffer)
+			device->pending_bytes -= VSOCK_BUFFER_SIZE;
+		count_forwarded(connection, (size_t)result);
+	}
+	if (connection->buffer_length > 0)
+		return;
+	if (connection->wants_write)
+		device->setup.streams->want_write(device->setup.provider, connection, false);
+	if (connection->state == VSOCK_DRAINING)
+		drained(connection);
+	else if (connection->guest_shutdown & VSOCK_SHUTDOWN_SEND)
+		device->setup.streams->shutdown(connection, VSOCK_SHUTDOWN_SEND);
+}
+
+static void receive_shutdown(struct vsock_connection *connection, uint32_t flags)
+{
+	struct vsock_device *device = connection->device;
+	uint32_t added = flags & VSOCK_SHUTDOWN_BOTH & ~connection->guest_shutdown;
+
+	connection->guest_shutdown |= added;
+	if (connection->guest_shutdown == VSOCK_SHUTDOWN_BOTH) {
+		drain(connection);
+		return;
+	}
+	if (added & VSOCK_SHUTDOWN_RECEIVE)
+		device->setup.streams->shutdown(connection, VSOCK_SHUTDOWN_RECEIVE);
+	if ((added & VSOCK_SHUTDOWN_SEND) && connection->buffer_length == 0)
+		device->setup.streams->shutdown(connection, VSOCK_SHUTDOWN_SEND);
+}
+
+static void open_connection(struct vsock_device *device, const struct vsock_header *header,
+			    struct vsock_ports ports)
+{
+	struct vsock_connection *connection = vsock_device_connection_new(device);
+
+	if (!connection) {
+		queue_reset(device, header);
+		return;
+	}
+	if (device->setup.streams->open(device->setup.provider, connection, ports.host) < 0) {
+		free_connection(connection);
+		queue_reset(device, header);
+		return;
+	}
+	connection->state = VSOCK_ESTABLISHED;
+	vsock_connection_update_credit(connection, header);
+	hash_connection(connection, ports);
+	owe(connection, VSOCK_OWE_RESPONSE);
+}
+
+static void receive_established(struct vsock_connection *connection,
+				const struct vsock_header *header,
+				const struct virtqueue_chain *chain)
+{
+	switch (header->operation) {
+	case VSOCK_OP_RW:
+		receive_data(connection, header, chain);
+		break;
+	case VSOCK_OP_SHUTDOWN:
+		receive_shutdown(connection, header->flags);
+		break;
+	case VSOCK_OP_CREDIT_UPDATE:
+		make_ready(connection);
+		break;
+	case VSOCK_OP_CREDIT_REQUEST:
+		owe(connection, VSOCK_OWE_CREDIT);
+		break;
+	default:
+		violate(connection, "operation that an established stream does not allow");
+		break;
+	}
+}
+
+static void receive_for_connection(struct vsock_connection *connection,
+				   const struct vsock_header *header,
+				   const struct virtqueue_chain *chain)
+{
+	if (header->operation == VSOCK_OP_RST) {
+		if (connection->state == VSOCK_DRAINING)
+			release_guest(connection);
+		else
+			free_connection(connection);
+		return;
+	}
+	/* Ends itself with the next receive buffer; until then there is nothing to say. */
+	if (connection->state == VSOCK_CLOSING || connection->state == VSOCK_DRAINING)
+		return;
+	vsock_connection_update_credit(connection, header);
+	if (connection->state == VSOCK_REQUESTED) {
+		if (header->operation != VSOCK_OP_RESPONSE ||
+		    (connection->owed & VSOCK_OWE_REQUEST)) {
+			violate(connection, "stream not accepted before it is used");
+			return;
+		}
+		connection->state = VSOCK_ESTABLISHED;
+		connection->device->setup.streams->accepted(connection);
+		make_ready(connection);
+		return;
+	}
+	/* Whatever the packet says, it may have brought credit; the packet itself may end it. */
+	make_ready(connection);
+	receive_established(connection, header, chain);
+}
+
+static void receive_packet(struct vsock_device *device, const struct virtqueue_chain *chain)
+{
+	uint8_t bytes[VSOCK_HEADER_LENGTH];
+	struct vsock_connection *connection;
+	struct vsock_header header;
+	struct vsock_ports ports;
+
+	if (iovec_read(chain->parts, chain->readable_count, 0, bytes, sizeof(bytes)) !=
+	    sizeof(bytes)) {
+		report_violation(device, "packet shorter than its header");
+		return;
+	}
+	vsock_header_decode(bytes, &header);
+	if (header.source_cid != device->setup.guest_cid) {
+		report_violation(device, "packet from a forged CID");
+		return;
+	}
+	if (header.target_cid != VSOCK_CID_HOST || header.type != VSOCK_TYPE_STREAM) {
+		queue_reset(device, &header);
+		return;
+	}
+	ports = (struct vsock_ports){ .guest = header.source_port, .host = header.target_port };
+	connection = find_connection(device, ports);
+	if (header.length > chain->readable_length - VSOCK_HEADER_LENGTH) {
+		if (connection && connection->state != VSOCK_CLOSING &&
+		    connection->state != VSOCK_DRAINING)
+			violate(connection, "payload longer than its packet");
+		else
+			report_violation(device, "payload longer than its packet");
+		return;
+	}
+	if (connection)
+		receive_for_connection(connection, &header, chain);
+	else if (header.operation == VSOCK_OP_REQUEST)
+		open_connection(device, &header, ports);
+	else
+		queue_reset(device, &header);
+}
+
+static void publish(struct vsock_device *device, enum vsock_queue index)
+{
+	if (virtqueue_publish(&device->queues[index]))
+		device->setup.interrupt(device->setup.transport, index);
+	if (index == VSOCK_QUEUE_TRANSMIT) {
+		device->held_chains = 0;
+		device->held_bytes = 0;
+	}
+}
+
+/* Takes packets off the transmit queue. Returns 1 when some are left, 0, or -EPROTO. */
+static int run_transmit(struct vsock_device *device)
+{
+	struct virtqueue *queue = &device->queues[VSOCK_QUEUE_TRANSMIT];
+	uint32_t hold = MIN_OF((uint32_t)TRANSMIT_HOLD_CHAINS, (uint32_t)queue->size / 8);
+
+	for (size_t budget = TRANSMIT_BUDGET; budget > 0; budget--) {
+		struct virtqueue_chain *chain = &device->chains[0];
+		int r = virtqueue_pop(queue, chain);
+
+		if (r < 0)
+			return r;
+		if (r == 0) {
+			device->transmit_kicked = false;
+			if (!virtqueue_request_kick(queue))
+				return 0;
+			device->transmit_kicked = true;
+			continue;
+		}
+		receive_packet(device, chain);
+		virtqueue_push(queue, chain->head, 0);
+		device->held_chains++;
+		device->held_bytes += chain->readable_length;
+		if (device->held_chains >= hold || device->held_bytes >= TRANSMIT_HOLD_BYTES)
+			publish(device, VSOCK_QUEUE_TRANSMIT);
+	}
+	return 1;
+}
+
+/* ---- packets to the guest -----------------------------------------------------------------------
+ */
+
+/* Takes one receive buffer. Returns 1, 0 when there is none, or -EPROTO. */
+static int take_buffer(struct vsock_device *device, struct virtqueue_chain *chain)
+{
+	struct virtqueue *queue = &device->queues[VSOCK_QUEUE_RECEIVE];
+	int r = virtqueue_pop(queue, chain);
+
+	if (r <= 0)
+		return r;
+	if (chain->readable_count > 0 || chain->writable_length <= VSOCK_HEADER_LENGTH) {
+		queue->error = "receive buffer that is readable or shorter than a packet header";
+		return -EPROTO;
+	}
+	return 1;
+}
+
+/* Writes a packet's header and hands the buffer to the guest; the payload is in place. */
+static void put_packet(struct vsock_device *device, const struct virtqueue_chain *chain,
+		       const struct vsock_header *header)
+{
+	uint8_t bytes[VSOCK_HEADER_LENGTH];
+
+	vsock_header_encode(header, bytes);
+	(void)iovec_write(chain->parts, chain->writable_count, 0, bytes, sizeof(bytes));
+	virtqueue_push(&device->queues[VSOCK_QUEUE_RECEIVE], chain->head,
+		       VSOCK_HEADER_LENGTH + header->length);
+}
+
+static struct vsock_header stream_header(struct vsock_connection *connection,
+					 enum vsock_operation operation)
+{
+	connection->announced_count = connection->forward_count;
+	connection->owed &= ~(unsigned)VSOCK_OWE_CREDIT;
+	return (struct vsock_header){
+		.source_cid = VSOCK_CID_HOST,
+		.target_cid = connection->device->setup.guest_cid,
+		.source_port = connection->ports.host,
+		.target_port = connection->ports.guest,
+		.type = VSOCK_TYPE_STREAM,
+		.operation = (uint16_t)operation,
+		.buffer_allocation = VSOCK_BUFFER_SIZE,
+		.forward_count = connection->forward_count,
+	};
+}
+
+static void send_reset(struct vsock_device *device, const struct virtqueue_chain *chain)
+{
+	const struct pending_reset *reset = &device->resets[device->reset_start];
+	struct vsock_header header = {
+		.source_cid = reset->source_cid,
+		.target_cid = device->setup.guest_cid,
+		.source_port = reset->ports.host,
+		.target_port = reset->ports.guest,
+		.type = reset->type,
+		.operation = VSOCK_OP_RST,
+	};
+
+	device->reset_start = (device->reset_start + 1) % VSOCK_RESETS_MAX;
+	device->reset_count--;
+	put_packet(device, chain, &header);
+}
+
+/* Sends the first packet that is owed. The last one of a closing connection frees it. */
+static void send_owed(struct vsock_connection *connection, const struct virtqueue_chain *chain)
+{
+	static const struct {
+		enum vsock_owed owed;
+		enum vsock_operation operation;
+	} order[] = {
+		{ VSOCK_OWE_REQUEST, VSOCK_OP_REQUEST },
+		{ VSOCK_OWE_RESPONSE, VSOCK_OP_RESPONSE },
+		{ VSOCK_OWE_RST, VSOCK_OP_RST },
+		{ VSOCK_OWE_SHUTDOWN, VSOCK_OP_SHUTDOWN },
+		{ VSOCK_OWE_CREDIT, VSOCK_OP_CREDIT_UPDATE },
+	};
+	struct vsock_header header;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(order); i++) {
+		if (!(connection->owed & order[i].owed))
+			continue;
+		connection->owed &= ~(unsigned)order[i].owed;
+		header = stream_header(connection, order[i].operation);
+		if (order[i].owed == VSOCK_OWE_SHUTDOWN)
+			header.flags = connection->host_shutdown;
+		put_packet(connection->device, chain, &header);
+		break;
+	}
+	if (connection->state == VSOCK_DRAINING)
+		release_guest(connection);
+	else if (connection->state == VSOCK_CLOSING)
+		free_connection(connection);
+	else
+		make_ready(connection);
+}
+
+/* The host socket has come to its end, or failed. */
+static void host_ended(struct vsock_connection *connection, bool failed)
+{
+	connection->readable = false;
+	if (failed) {
+		finish(connection, VSOCK_OWE_RST);
+		return;
+	}
+	connection->host_shutdown |= VSOCK_SHUTDOWN_SEND;
+	if (connection->hung_up || (connection->host_shutdown & VSOCK_SHUTDOWN_RECEIVE)) {
+		connection->host_shutdown = VSOCK_SHUTDOWN_BOTH;
+		finish(connection, VSOCK_OWE_SHUTDOWN);
+		return;
+	}
+	owe(connection, VSOCK_OWE_SHUTDOWN);
+}
+
+/* Spreads `length` bytes which lie in the payload parts of chains[0..count) over packets. Returns
+ * the number of chains used. */
+static size_t put_payload(struct vsock_connection *connection, size_t count, size_t length)
+{
+	struct vsock_device *device = connection->device;
+	size_t used = 0;
+
+	for (; used < count && length > 0; used++) {
+		const struct virtqueue_chain *chain = &device->chains[used];
+		struct vsock_header header = stream_header(connection, VSOCK_OP_RW);
+		size_t room = MIN_OF(chain->writable_length - VSOCK_HEADER_LENGTH,
+				     (size_t)VSOCK_PAYLOAD_MAX);
+
+		header.length = (uint32_t)MIN_OF(room, length);
+		length -= header.length;
+		put_packet(device, chain, &header);
+	}
+	return used;
+}
+
+/* Gathers receive buffers for up to `credit` bytes into device->parts. */
+static int gather_buffers(struct vsock_device *device, size_t credit, size_t *ret_chains,
+			  size_t *ret_parts, size_t *ret_capacity)
+{
+	size_t chains = 0, parts = 0, capacity = 0;
+
+	while (chains < RECEIVE_BATCH && capacity < credit &&
+	       parts + VIRTQUEUE_CHAIN_MAX <= RECEIVE_PARTS) {
+		struct virtqueue_chain *chain = &device->chains[chains];
+		size_t room;
+		int r = take_buffer(device, chain);
+
+		if (r < 0)
+			return r;
+		if (r == 0)
+			break;
+		room = MIN_OF(chain->writable_length - VSOCK_HEADER_LENGTH,
+			      (size_t)VSOCK_PAYLOAD_MAX);
+		room = MIN_OF(room, credit - capacity);
+		parts += iovec_slice(chain->parts, chain->writable_count, VSOCK_HEADER_LENGTH, room,
+				     device->parts + parts);
+		capacity += room;
+		chains++;
+	}
+	*ret_chains = chains;
+	*ret_parts = parts;
+	*ret_capacity = capacity;
+	return 0;
+}
+
+/* One turn of host bytes for the guest. Returns 1, 0 without receive buffers, or -EPROTO. */
+static int send_data(struct vsock_connection *connection)
+{
+	struct vsock_device *device = connection->device;
+	size_t chains = 0, parts = 0, capacity = 0, used = 0;
+	ssize_t result;
+	int r;
+
+	r = gather_buffers(device, vsock_connection_credit(connection), &chains, &parts, &capacity);
+	if (r < 0 || chains == 0)
+		return r;
+	result = device->setup.streams->receive(connection, device->parts, parts);
+	if (result > 0) {
+		used = put_payload(connection, chains, (size_t)result);
+		connection->sent_count += (uint32_t)result;
+		/* A short read means empty, unless there is an end behind the bytes. */
+		if ((size_t)result < capacity && !connection->end_pending)
+			connection->readable = false;
+	}
+	virtqueue_rewind(&device->queues[VSOCK_QUEUE_RECEIVE], (uint16_t)(chains - used));
+	if (result == -EAGAIN)
+		connection->readable = false;
+	else if (result <= 0)
+		host_ended(connection, result < 0);
+	return 1;
+}
+
+/* Gives the first ready connection its turn. Returns 1, 0 without receive buffers, -EPROTO. */
+static int run_connection(struct vsock_device *device, struct vsock_connection *connection)
+{
+	struct virtqueue_chain *chain = &device->chains[0];
+	const unsigned first = VSOCK_OWE_REQUEST | VSOCK_OWE_RESPONSE | VSOCK_OWE_RST;
+	int r;
+
+	if (vsock_connection_can_read(connection) && !(connection->owed & first)) {
+		r = send_data(connection);
+		if (r <= 0)
+			return r;
+		make_unready(connection);
+		make_ready(connection);
+		return 1;
+	}
+	if (connection->owed) {
+		r = take_buffer(device, chain);
+		if (r <= 0)
+			return r;
+		make_unready(connection);
+		send_owed(connection, chain);
+		return 1;
+	}
+	make_unready(connection);
+	return 1;
+}
+
+/* Fills receive buffers. Returns 1 when there is more to do, 0, or -EPROTO. */
+static int run_receive(struct vsock_device *device)
+{
+	struct virtqueue *queue = &device->queues[VSOCK_QUEUE_RECEIVE];
+	int r;
+
+	for (size_t budget = RECEIVE_BUDGET; budget > 0; budget--) {
+		struct vsock_connection *connection = TAILQ_FIRST(&device->ready);
+
+		/* By turns, so that a flood of strays cannot starve the streams. */
+		if (device->reset_count > 0 && (!connection || budget % 2 == 0)) {
+			r = take_buffer(device, &device->chains[0]);
+			if (r > 0)
+				send_reset(device, &device->chains[0]);
+		} else if (connection) {
+			r = run_connection(device, connection);
+		} else {
+			return 0;
+		}
+		if (r < 0)
+			return r;
+		publish(device, VSOCK_QUEUE_RECEIVE);
+		if (r == 0 && !virtqueue_request_kick(queue)) {
+			device->receive_starved = true;
+			return 0;
+		}
+	}
+	return 1;
+}
+
+/* ---- the device --------------------------------------------------------------------------------
+ */
+
+int vsock_device_new(const struct vsock_device_setup *setup, struct vsock_device **ret_device)
+{
+	struct vsock_device *device = calloc(1, sizeof(*device));
+
+	if (!device)
+		return -ENOMEM;
+	device->setup = *setup;
+	if (setup->connections_max == 0 || setup->connections_max > VSOCK_CONNECTIONS_MAX)
+		device->setup.connections_max = VSOCK_CONNECTIONS_MAX;
+	device->next_host_port = FIRST_HOST_PORT;
+	TAILQ_INIT(&device->all);
+	TAILQ_INIT(&device->ready);
+	*ret_device = device;
+	return 0;
+}
+
+static void drop_connections(struct vsock_device *device)
+{
+	struct vsock_connection *connection;
+
+	while ((connection = TAILQ_FIRST(&device->all)) != NULL)
+		free_connection(connection);
+	device->reset_count = 0;
+}
+
+void vsock_device_free(struct vsock_device *device)
+{
+	if (!device)
+		return;
+	drop_connections(device);
+	free(device);
+}
+
+void vsock_device_read_config(const struct vsock_device *device, size_t offset, uint8_t *output,
+			      size_t length)
+{
+	uint64_t cid = htole64(device->setup.guest_cid);
+
+	memset(output, 0, length);
+	if (offset < sizeof(cid))
+		memcpy(output, (const uint8_t *)&cid + offset,
+		       MIN_OF(length, sizeof(cid) - offset));
+}
+
+int vsock_device_start_queue(struct vsock_device *device, enum vsock_queue index,
+			     const struct guest_memory *memory,
+			     const struct virtqueue_layout *layout)
+{
+	int r;
+
+	if (device->running[index])
+		return -EBUSY;
+	r = virtqueue_start(&device->queues[index], memory, layout);
+	if (r < 0)
+		return r;
+	device->running[index] = true;
+	virtqueue_suppress_kick(&device->queues[index]);
+	/* The driver may have filled its queue before we could see a kick. */
+	vsock_device_kick(device, index);
+	return 0;
+}
+
+uint16_t vsock_device_stop_queue(struct vsock_device *device, enum vsock_queue index)
+{
+	if (device->running[index]) {
+		publish(device, index);
+		device->running[index] = false;
+		drop_connections(device);
+	}
+	return device->queues[index].next_available;
+}
+
+bool vsock_device_queue_runs(const struct vsock_device *device, enum vsock_queue index)
+{
+	return device->running[index];
+}
+
+void vsock_device_kick(struct vsock_device *device, enum vsock_queue index)
+{
+	if (index == VSOCK_QUEUE_TRANSMIT)
+		device->transmit_kicked = true;
+	else
+		device->receive_starved = false;
+}
+
+int vsock_device_run(struct vsock_device *device)
+{
+	int transmit = 0, receive = 0;
+
+	if (device->running[VSOCK_QUEUE_TRANSMIT] && device->transmit_kicked)
+		transmit = run_transmit(device);
+	if (transmit < 0)
+		return transmit;
+	if (device->running[VSOCK_QUEUE_RECEIVE] && !device->receive_starved)
+		receive = run_receive(device);
+	if (receive < 0)
+		return receive;
+	return transmit || receive;
+}
+
+const char *vsock_device_error(const struct vsock_device *device)
+{
+	for (size_t i = 0; i < VSOCK_QUEUE_COUNT; i++) {
+		if (device->queues[i].error)
+			return device->queues[i].error;
+	}
+	return "none";
+}
+
+void vsock_device_stream_readable(struct vsock_connection *connection, bool end, bool hung_up)
+{
+	connection->readable = true;
+	connection->end_pending |= end;
+	connection->hung_up |= hung_up;
+	if (hung_up && connection->state == VSOCK_REQUESTED) {
+		vsock_device_abort(connection);
+		return;
+	}
+	/* Nothing is left to be read for the guest, and now nobody is left to write to either. */
+	if (hung_up && connection->state == VSOCK_ESTABLISHED &&
+	    ((connection->host_shutdown & VSOCK_SHUTDOWN_SEND) ||
+	     (connection->guest_shutdown & VSOCK_SHUTDOWN_RECEIVE))) {
+		connection->host_shutdown = VSOCK_SHUTDOWN_BOTH;
+		finish(connection, VSOCK_OWE_SHUTDOWN);
+		return;
+	}
+	make_ready(connection);
+}
+
+size_t vsock_device_connection_count(const struct vsock_device *device)
+{
+	return device->connection_count;
+}
