@@ -70,10 +70,12 @@ $(BUILD)/$(1): $(BUILD)/$(2)/main.o $(BUILD)/$(2).a $(3:%=$(BUILD)/%.a)
 	@$$(CC) $$(LDFLAGS) $(HOST_LDFLAGS) -o $$@ $$^ $(4)
 endef
 
-# $(call guest_program,NAME,DIR,LIBRARY DIRS,LIBRARIES): the same, static
+# $(call guest_program,NAME,DIR,LIBRARY DIRS,LIBRARIES): the same, static, as $(BUILD)/guest/NAME
+# (its objects are in $(BUILD)/NAME)
 define guest_program
-GUEST_PROGRAMS += $(BUILD)/$(1)
-$(BUILD)/$(1): $(BUILD)/$(2)/main.o $(BUILD)/$(2).a $(3:%=$(BUILD)/%.a)
+GUEST_PROGRAMS += $(BUILD)/guest/$(1)
+$(BUILD)/guest/$(1): $(BUILD)/$(2)/main.o $(BUILD)/$(2).a $(3:%=$(BUILD)/%.a)
+	@mkdir -p $$(@D)
 	@echo "  LINK    $$@"
 	@$$(CC) $$(LDFLAGS) $(GUEST_LDFLAGS) -o $$@ $$^ $(4)
 endef
