@@ -1,0 +1,124 @@
+#include "guest-init/machine.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <linux/vm_sockets.h>
+#include <net/if.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+
+/* What services get from systemd on the host: programs that use select() see small numbers,
+ * others may raise their limit. */
+#define OPEN_FILES_SOFT 1024
+#define OPEN_FILES_HARD 524288
+
+int machine_dial(unsigned port)
+{
+	struct sockaddr_vm address = { .svm_family = AF_VSOCK,
+				       .svm_cid = VMADDR_CID_HOST,
+				       .svm_port = port };
+	cleanup_fd int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EINPROGRESS)
+		return -errno;
+	return steal_fd(&fd);
+}
+
+int machine_dial_wait(unsigned port)
+{
+	cleanup_fd int fd = machine_dial(port);
+	struct pollfd poll_fd = { .fd = fd, .events = POLLOUT };
+	int error = 0;
+	socklen_t length = sizeof(error);
+
+	if (fd < 0)
+		return fd;
+	while (poll(&poll_fd, 1, -1) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+		return -errno;
+	return error ? -error : steal_fd(&fd);
+}
+
+uint64_t machine_uptime_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int add_entropy(const struct agent_config *config)
+{
+	/* struct rand_pool_info of linux/random.h: two ints, then the bytes. */
+	struct {
+		int entropy_bits;
+		int size;
+		uint8_t bytes[AGENT_ENTROPY_SIZE];
+	} pool = { .entropy_bits = AGENT_ENTROPY_SIZE * 8, .size = AGENT_ENTROPY_SIZE };
+	cleanup_fd int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+	int result = 0;
+
+	if (fd < 0)
+		return -errno;
+	memcpy(pool.bytes, config->entropy, sizeof(pool.bytes));
+	if (ioctl(fd, RNDADDENTROPY, &pool) < 0)
+		result = -errno;
+	explicit_bzero(&pool, sizeof(pool));
+	return result;
+}
+
+static int bring_up_loopback(void)
+{
+	struct ifreq request = { .ifr_name = "lo" };
+	cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+		return -errno;
+	request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
+	return ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
+}
+
+int machine_configure(const struct agent_config *config, struct failure *failure)
+{
+	struct timespec clock = { .tv_sec = config->clock_seconds,
+				  .tv_nsec = config->clock_nanoseconds };
+	struct rlimit files = { .rlim_cur = OPEN_FILES_SOFT, .rlim_max = OPEN_FILES_HARD };
+	int result;
+
+	if (clock_settime(CLOCK_REALTIME, &clock) < 0)
+		return failure_set(failure, "clock", errno, "cannot set the clock");
+	result = add_entropy(config);
+	if (result < 0)
+		return failure_set(failure, "entropy", -result, "cannot seed /dev/urandom");
+	if (sethostname(config->hostname, strlen(config->hostname)) < 0)
+		return failure_set(failure, "hostname", errno, "cannot set the host name");
+	result = bring_up_loopback();
+	if (result < 0)
+		return failure_set(failure, "network", -result, "cannot bring up loopback");
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		return failure_set(failure, "limits", errno, "cannot set the limit of open files");
+	return 0;
+}
+
+void machine_power_off(void)
+{
+	reboot(RB_POWER_OFF);
+	/* Without a working power switch the kernel halts here; a reset ends a VM as well. */
+	reboot(RB_AUTOBOOT);
+	for (;;)
+		pause();
+}

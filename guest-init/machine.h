@@ -1,0 +1,28 @@
+/*
+ * What a fresh kernel lacks and the host's CONFIG supplies: the time, entropy, a name, the
+ * loopback interface; and the connections to the host.
+ */
+#ifndef GUEST_INIT_MACHINE_H
+#define GUEST_INIT_MACHINE_H
+
+#include "guest-init/failure.h"
+#include "wire/agent.h"
+
+#include <stdint.h>
+
+/* Starts a connection to the host's vsock `port`: a non-blocking socket that is still
+ * connecting, or a negative errno. */
+int machine_dial(unsigned port);
+/* The same, and waits until it is connected. */
+int machine_dial_wait(unsigned port);
+
+/* Clock, entropy, host name, loopback, resource limits. */
+int machine_configure(const struct agent_config *config, struct failure *failure);
+
+/* Monotonic nanoseconds since the kernel's start. */
+uint64_t machine_uptime_ns(void);
+
+/* Ends the VM at once; nothing is synced. */
+_Noreturn void machine_power_off(void);
+
+#endif
