@@ -199,7 +199,7 @@ static void take_escaped_names(struct cursor *cursor, struct record *record)
 			cursor->failed = true;
 			return;
 		}
-		record->fields[next].escaped = true;
+		record->fields[next++].escaped = true;
 		if (!LOOKING_AT(cursor, ","))
 			break;
 		cursor->at++;

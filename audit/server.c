@@ -128,23 +128,27 @@ static void end_source(struct server *server, size_t source)
 	server->open_count--;
 }
 
-/* After datagrams without a byte: the end of the stream, or sent by a living producer? */
-static int judge_empty(struct server *server, size_t source, unsigned empty)
+static int note_empty(struct server *server, size_t source, unsigned count)
 {
-	struct pollfd state = { .fd = server->sources[source], .events = POLLIN };
-	int queued = 0;
-
-	if (poll(&state, 1, 0) == 1 && state.revents & (POLLHUP | POLLERR)) {
-		if (ioctl(state.fd, FIONREAD, &queued) < 0 || queued == 0)
-			end_source(server, source);
-		return 0;
-	}
-	for (unsigned i = 0; i < empty; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		int error = note_violation(server, source, "a malformed event", 0);
 
 		if (error)
 			return error;
 	}
+	return 0;
+}
+
+/* After receipts without a byte: the end of the stream, or sent by a living producer? */
+static int judge_empty(struct server *server, size_t source, unsigned count)
+{
+	struct pollfd state = { .fd = server->sources[source], .events = POLLIN };
+	int queued = 0;
+
+	if (poll(&state, 1, 0) != 1 || !(state.revents & (POLLHUP | POLLERR)))
+		return note_empty(server, source, count);
+	if (ioctl(state.fd, FIONREAD, &queued) < 0 || queued == 0)
+		end_source(server, source);
 	return 0;
 }
 
@@ -162,11 +166,16 @@ static int serve_source(struct server *server, size_t source)
 	if (count == SOURCE_BATCH)
 		server->more_queued = true;
 	for (int i = 0; i < count; i++) {
-		int error = 0;
+		int error;
 
-		if (server->messages[i].msg_len == 0)
+		if (server->messages[i].msg_len == 0) {
 			empty++;
-		else
+			continue;
+		}
+		/* Nothing follows the end of a stream: those before were datagrams. */
+		error = note_empty(server, source, empty);
+		empty = 0;
+		if (!error)
 			error = take_datagram(server, source, &server->messages[i]);
 		if (error)
 			return error;

@@ -105,8 +105,7 @@ static void send_hostile(int fd)
 		"nul\0inside",
 		"not-utf8-\xff\xfe",
 		"c1-\xc2\x9b[2J",
-		"bidi-\xe2\x80\xae"
-		"txt.exe",
+		"bidi-\xe2\x80\xaetxt.exe",
 		"back\\slash",
 		"\r\n{\"seq\":1}",
 	};
