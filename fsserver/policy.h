@@ -32,17 +32,17 @@ enum policy_profile {
 };
 
 enum policy_access {
-	POLICY_READ,	    /* lookup, readdir, open for reading: only `hide` rules matter */
+	POLICY_READ,	    /* lookup, readdir, open for reading: `hide` and the user's `deny` */
 	POLICY_WRITE,	    /* content of an existing file, xattrs, times, fallocate */
 	POLICY_CHMOD,	    /* mode or owner; `mode` counts */
 	POLICY_CREATE_FILE, /* `mode` counts */
 	POLICY_CREATE_DIRECTORY,
 	POLICY_CREATE_SYMLINK,
 	POLICY_CREATE_SPECIAL,		/* FIFO, socket */
-	POLICY_REMOVE,			/* unlink, rmdir, or the old name of a rename */
+	POLICY_REMOVE,			/* unlink, rmdir, or the old name of a rename; `mode` */
 	POLICY_LINK_SOURCE,		/* an existing file about to gain a name */
-	POLICY_LINK_TARGET,		/* the new name */
-	POLICY_RENAME_TARGET,		/* a non-directory comes to stand here */
+	POLICY_LINK_TARGET,		/* the new name; `mode` counts */
+	POLICY_RENAME_TARGET,		/* a non-directory comes to stand here; `mode` counts */
 	POLICY_RENAME_TARGET_DIRECTORY, /* a directory comes to stand here; see policy_pins */
 };
 
@@ -51,7 +51,8 @@ struct policy_verdict {
 	bool hidden; /* to the guest it does not exist: ENOENT rather than EACCES */
 	/* Static or owned by the policy: the group or rule ("git: .git/hooks/xx", "policy.yaml:12
 	 * deny secrets/xx", with xx for the double star), one sentence why, and never NULL when not
-	 * allowed. */
+	 * allowed. When allowed, `rule` is NULL, but for what an explicit `allow` opened: that
+	 * rule, for the log. */
 	const char *rule;
 	const char *reason;
 };
@@ -84,17 +85,27 @@ const char *policy_name(const struct policy *policy);
 const char *policy_hash(const struct policy *policy);
 size_t policy_rule_count(const struct policy *policy);
 
-/* Judges one access to `path`. `mode` as in stat(2) where the access says that it counts. */
+/* Judges one access to `path`. `mode` as in stat(2), of the object itself, where the access says
+ * that it counts: a symlink may not stand where a regular file may. 0 is "not known", which is
+ * judged as the worst that it could be. */
 void policy_judge(const struct policy *policy, enum policy_access access, const char *path,
 		  mode_t mode, struct policy_verdict *ret_verdict);
+
+/* For a rename of `from` to `to`: judges the new place of the object itself (`tail` "") or of what
+ * is at `from`/`tail`, as policy_judge(access, "to/tail") would, but a repository that the session
+ * made stays its own while it moves. The old places are judged with POLICY_REMOVE. */
+void policy_judge_moved(const struct policy *policy, enum policy_access access, const char *from,
+			const char *to, const char *tail, mode_t mode,
+			struct policy_verdict *ret_verdict);
 
 /* Whether a directory at `path` must not be renamed, exchanged or replaced whatever it holds:
  * it is protected, or it is a proper ancestor in a fixed part of a protected pattern (".git",
  * ".github", "gradle", ".yarn"). What it holds is for the caller to walk, judging each
- * descendant with POLICY_REMOVE at the old place and POLICY_RENAME_TARGET* at the new. */
+ * descendant with POLICY_REMOVE at the old place and by policy_judge_moved at the new. */
 bool policy_pins(const struct policy *policy, const char *path, struct policy_verdict *ret_verdict);
 
-/* Whether any rule could hide something below `path`; lets a listing skip judging each name. */
+/* Whether any rule could refuse POLICY_READ of something below `path` (hide it, or by the user's
+ * `deny`); else a listing need not judge each name. */
 bool policy_may_hide_below(const struct policy *policy, const char *path);
 
 /*
@@ -113,6 +124,10 @@ void policy_each_born(const struct policy *policy,
 /* Whether the host might run or trust `path` later, so that a review lists it first: the flagged
  * names of the design, and any executable file. */
 bool policy_is_flagged(const char *path, mode_t mode);
+
+/* Writes the narrowest pattern for `allow` that opens `path`: "/", the path, special characters
+ * escaped. False when it does not fit (2 * strlen(path) + 2 bytes always do). */
+bool policy_narrowest_allow(const char *path, char *output, size_t capacity);
 
 /* A directory shaped like a git directory (holds HEAD, objects/, refs/) outside any `.git`: the
  * caller found one at `path` at the start or on a lookup; its config and hooks are protected. */
