@@ -1,0 +1,120 @@
+#include "cli/guest_kernel.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "cli/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HASH_DIGITS 32 /* of the SHA-256, in the initrd's name */
+#define SCRIPT_OUTPUT_MAX 8192
+
+void guest_kernel_free(struct guest_kernel *kernel)
+{
+	free(kernel->vmlinux);
+	free(kernel->initrd);
+	*kernel = (struct guest_kernel){ 0 };
+}
+
+/* First HASH_DIGITS hexadecimal digits of the file's SHA-256. */
+static int hash_file(const char *path, char digits[HASH_DIGITS + 1])
+{
+	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+	unsigned char digest[SHA256_DIGEST_LENGTH];
+	struct stat status;
+	void *data;
+
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return -errno;
+	if (status.st_size == 0)
+		return -ENODATA;
+	data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (data == MAP_FAILED)
+		return -errno;
+	SHA256(data, (size_t)status.st_size, digest);
+	munmap(data, (size_t)status.st_size);
+	for (size_t i = 0; i < HASH_DIGITS / 2; i++)
+		snprintf(digits + 2 * i, 3, "%02x", digest[i]);
+	return 0;
+}
+
+static int run_script(const struct paths *paths, const char *initramfs, struct problem *problem)
+{
+	cleanup_free char *script = find_program(paths, "guest-kernel.sh", problem);
+	cleanup_free char *output = NULL;
+	char *arguments[] = { script, (char[]){ "--initrd" }, text_copy(initramfs), NULL };
+	int status = 0;
+	int error;
+
+	if (!script) {
+		free(arguments[2]);
+		return -1;
+	}
+	if (isatty(STDERR_FILENO))
+		log_warning("preparing the guest's kernel; this happens once");
+	error = run_helper(script, arguments, SCRIPT_OUTPUT_MAX, &output, NULL, &status, problem);
+	free(arguments[2]);
+	if (error < 0)
+		return -1;
+	if (status != 0)
+		return problem_set(problem, STATUS_SANDBOX,
+				   "there is no guest kernel, and %s could not fetch one (exit "
+				   "status %d; its message is above)",
+				   script, status);
+	return 0;
+}
+
+static bool is_file(const char *path)
+{
+	struct stat status;
+
+	return stat(path, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0;
+}
+
+int guest_kernel_find(const struct paths *paths, bool fetch, struct guest_kernel *ret_kernel,
+		      struct problem *problem)
+{
+	cleanup_free char *initramfs = find_initramfs(paths, problem);
+	char digits[HASH_DIGITS + 1];
+	int error;
+
+	if (!initramfs)
+		return -1;
+	error = hash_file(initramfs, digits);
+	if (error < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot read %s: %s", initramfs,
+				   strerror(-error));
+	for (int attempt = 0; attempt < 2; attempt++) {
+		/* Resolved now, so that an update while the VM starts cannot mix two versions. */
+		cleanup_free char *link = text_printf("%s/kernel/current", paths->cache);
+		cleanup_free char *current = realpath(link, NULL);
+		cleanup_free char *vmlinux = text_printf("%s/vmlinux", current ? current : link);
+		cleanup_free char *initrd =
+			text_printf("%s/initrd-%s.cpio", current ? current : link, digits);
+
+		if (is_file(vmlinux) && is_file(initrd)) {
+			ret_kernel->vmlinux = steal_pointer(&vmlinux);
+			ret_kernel->initrd = steal_pointer(&initrd);
+			return 0;
+		}
+		if (!fetch)
+			return problem_set(
+				problem, STATUS_SANDBOX,
+				"no guest kernel in %s/kernel yet; the first run fetches "
+				"it",
+				paths->cache);
+		if (attempt == 0 && run_script(paths, initramfs, problem) < 0)
+			return -1;
+	}
+	return problem_set(problem, STATUS_SANDBOX,
+			   "guest-kernel.sh ran, but %s/kernel/current is still incomplete: remove "
+			   "%s/kernel and try again",
+			   paths->cache, paths->cache);
+}

@@ -1,0 +1,370 @@
+#include "cli/options.h"
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "cli/paths.h"
+#include "cli/session_record.h"
+
+#include <string.h>
+#include <unistd.h>
+
+enum long_only {
+	OPTION_WORKSPACE = 256,
+	OPTION_ROLLBACK_ON_EXIT,
+	OPTION_KEEP_ON_SUCCESS,
+	OPTION_IMAGE,
+	OPTION_ENV_FILE,
+	OPTION_CPUS,
+	OPTION_MEMORY,
+	OPTION_TIMEOUT,
+	OPTION_ENGINE,
+	OPTION_POLICY,
+	OPTION_ALLOW_WRITE,
+	OPTION_NAME,
+	OPTION_DRY_RUN,
+	OPTION_JSON,
+	OPTION_VERBOSE,
+	OPTION_DEBUG,
+};
+
+static const struct option run_long_options[] = {
+	{ "workspace", required_argument, NULL, OPTION_WORKSPACE },
+	{ "rollback-on-exit", no_argument, NULL, OPTION_ROLLBACK_ON_EXIT },
+	{ "keep-on-success", no_argument, NULL, OPTION_KEEP_ON_SUCCESS },
+	{ "image", required_argument, NULL, OPTION_IMAGE },
+	{ "interactive", no_argument, NULL, 'i' },
+	{ "tty", no_argument, NULL, 't' },
+	{ "env", required_argument, NULL, 'e' },
+	{ "env-file", required_argument, NULL, OPTION_ENV_FILE },
+	{ "workdir", required_argument, NULL, 'w' },
+	{ "user", required_argument, NULL, 'u' },
+	{ "cpus", required_argument, NULL, OPTION_CPUS },
+	{ "memory", required_argument, NULL, OPTION_MEMORY },
+	{ "timeout", required_argument, NULL, OPTION_TIMEOUT },
+	{ "engine", required_argument, NULL, OPTION_ENGINE },
+	{ "policy", required_argument, NULL, OPTION_POLICY },
+	{ "allow-write", required_argument, NULL, OPTION_ALLOW_WRITE },
+	{ "volume", required_argument, NULL, 'v' },
+	{ "name", required_argument, NULL, OPTION_NAME },
+	{ "dry-run", no_argument, NULL, OPTION_DRY_RUN },
+	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
+	{ "debug", no_argument, NULL, OPTION_DEBUG },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+void restart_options(void)
+{
+	optind = 0;
+	opterr = 0;
+}
+
+/* The long flag in `word`, without dashes and value; NULL for a short one. */
+static char *long_flag_name(const char *word)
+{
+	if (strncmp(word, "--", 2) != 0)
+		return NULL;
+	return strndup(word + 2, strcspn(word + 2, "="));
+}
+
+static const char *nearest_flag(const char *name, const struct option *long_options)
+{
+	const char *names[64];
+	size_t count = 0;
+
+	for (; long_options[count].name && count < ARRAY_LENGTH(names); count++)
+		names[count] = long_options[count].name;
+	return suggest(name, names, count);
+}
+
+static bool is_known_flag(const char *name, const struct option *long_options)
+{
+	for (; long_options->name; long_options++) {
+		if (strcmp(long_options->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+int next_option(int argc, char **argv, const char *command, const char *short_options,
+		const struct option *long_options, struct problem *problem)
+{
+	int option = getopt_long(argc, argv, short_options, long_options, NULL);
+	cleanup_free char *name = NULL;
+	const char *near;
+
+	if (option != '?' && option != ':')
+		return option;
+	name = optind > 0 && optind <= argc ? long_flag_name(argv[optind - 1]) : NULL;
+	if (option == ':') {
+		if (name)
+			problem_set(problem, STATUS_USAGE, "--%s wants a value", name);
+		else
+			problem_set(problem, STATUS_USAGE, "-%c wants a value", optopt);
+		return -2;
+	}
+	if (!name || (optopt > 0 && optopt < 256)) {
+		problem_set(problem, STATUS_USAGE, "unknown flag -%c; see `matchlock %s --help`",
+			    optopt, command);
+		return -2;
+	}
+	if (is_known_flag(name, long_options)) {
+		problem_set(problem, STATUS_USAGE, "--%s takes no value", name);
+		return -2;
+	}
+	near = nearest_flag(name, long_options);
+	if (near)
+		problem_set(problem, STATUS_USAGE, "unknown flag --%s; did you mean --%s?", name,
+			    near);
+	else
+		problem_set(problem, STATUS_USAGE,
+			    "unknown or ambiguous flag --%s; see `matchlock %s --help`", name,
+			    command);
+	return -2;
+}
+
+int parse_mount_option(const char *text, struct mount_option *ret_mount, struct problem *problem)
+{
+	const char *colon = strchr(text, ':');
+	const char *mode;
+	struct mount_option mount = { 0 };
+
+	if (!colon || colon == text || colon[1] == '\0')
+		return problem_set(
+			problem, STATUS_USAGE,
+			"-v %s: write -v HOST:GUEST or -v HOST:GUEST:ro (for more output "
+			"there is --verbose)",
+			text);
+	mode = strchr(colon + 1, ':');
+	if (mode && strcmp(mode, ":ro") != 0 && strcmp(mode, ":rw") != 0)
+		return problem_set(problem, STATUS_USAGE,
+				   "-v %s: after the guest's path comes :ro, :rw or nothing", text);
+	mount.host = strndup(text, (size_t)(colon - text));
+	mount.guest = mode ? strndup(colon + 1, (size_t)(mode - colon - 1)) : strdup(colon + 1);
+	mount.read_only = mode && strcmp(mode, ":ro") == 0;
+	if (!mount.host || !mount.guest || !path_is_plain_absolute(mount.guest) ||
+	    strcmp(mount.guest, "/") == 0) {
+		problem_set(problem, STATUS_USAGE,
+			    "-v %s: the guest's path must be absolute, without . or .. in it, and "
+			    "not /",
+			    text);
+		free(mount.host);
+		free(mount.guest);
+		return -1;
+	}
+	*ret_mount = mount;
+	return 0;
+}
+
+static int set_once(char **target, const char *flag, const char *value, struct problem *problem)
+{
+	if (*target)
+		return problem_set(problem, STATUS_USAGE, "%s is given twice", flag);
+	if (*value == '\0')
+		return problem_set(problem, STATUS_USAGE, "%s wants a value that is not empty",
+				   flag);
+	*target = text_copy(value);
+	return 0;
+}
+
+static int set_memory(struct run_options *options, const char *value, struct problem *problem)
+{
+	uint64_t bytes;
+
+	if (!parse_size(value, &bytes))
+		return problem_set(problem, STATUS_USAGE,
+				   "--memory %s: write a number and a unit, such as 512m or 4g",
+				   value);
+	if (bytes >> 20 < RUN_MEMORY_MIN_MIB || bytes >> 20 > RUN_MEMORY_MAX_MIB)
+		return problem_set(problem, STATUS_USAGE,
+				   "--memory %s: must be between %dm and %dg", value,
+				   RUN_MEMORY_MIN_MIB, RUN_MEMORY_MAX_MIB >> 10);
+	options->memory_mib = (unsigned)(bytes >> 20);
+	return 0;
+}
+
+static int set_number_option(struct run_options *options, int option, const char *value,
+			     struct problem *problem)
+{
+	uint64_t number;
+
+	switch (option) {
+	case OPTION_CPUS:
+		if (!parse_unsigned(value, RUN_CPUS_MAX, &number) || number == 0)
+			return problem_set(problem, STATUS_USAGE,
+					   "--cpus %s: write a number from 1 to %d", value,
+					   RUN_CPUS_MAX);
+		options->cpus = (unsigned)number;
+		return 0;
+	case OPTION_TIMEOUT:
+		if (!parse_duration(value, 1000, &number) || number > UINT32_MAX / 2)
+			return problem_set(problem, STATUS_USAGE,
+					   "--timeout %s: write a duration such as 90, 90s, 5m or "
+					   "2h, of at most 24 days",
+					   value);
+		options->timeout_ms = (unsigned)number;
+		return 0;
+	default:
+		return set_memory(options, value, problem);
+	}
+}
+
+static int set_engine(struct run_options *options, const char *value, struct problem *problem)
+{
+	if (strcmp(value, "auto") != 0 && strcmp(value, "kvm") != 0 && strcmp(value, "qemu") != 0)
+		return problem_set(problem, STATUS_USAGE, "--engine %s: write auto, kvm or qemu",
+				   value);
+	return set_once(&options->engine, "--engine", value, problem);
+}
+
+static int set_name(struct run_options *options, const char *value, struct problem *problem)
+{
+	if (!session_name_valid(value))
+		return problem_set(problem, STATUS_USAGE,
+				   "--name %s: use letters, digits, '.', '_' and '-', at most %d, "
+				   "beginning with a letter or digit (\"last\" is taken)",
+				   value, SESSION_NAME_MAX);
+	return set_once(&options->name, "--name", value, problem);
+}
+
+static int add_mount(struct run_options *options, const char *value, struct problem *problem)
+{
+	if (options->mount_count == RUN_MOUNTS_MAX)
+		return problem_set(problem, STATUS_USAGE, "more than %d mounts (-v)",
+				   RUN_MOUNTS_MAX);
+	if (parse_mount_option(value, &options->mounts[options->mount_count], problem) < 0)
+		return -1;
+	options->mount_count++;
+	return 0;
+}
+
+static int add_environment(struct run_options *options, const char *value, struct problem *problem)
+{
+	if (*value == '\0' || *value == '=')
+		return problem_set(problem, STATUS_USAGE,
+				   "-e %s: write NAME=VALUE, or NAME to pass on its value", value);
+	text_list_add(&options->environment, value);
+	return 0;
+}
+
+static int set_flag(struct run_options *options, int option)
+{
+	switch (option) {
+	case OPTION_ROLLBACK_ON_EXIT:
+		options->rollback_on_exit = true;
+		break;
+	case OPTION_KEEP_ON_SUCCESS:
+		options->keep_on_success = true;
+		break;
+	case 'i':
+		options->input = true;
+		break;
+	case 't':
+		options->terminal = true;
+		break;
+	case OPTION_DRY_RUN:
+		options->dry_run = true;
+		break;
+	case OPTION_JSON:
+		options->json = true;
+		break;
+	case 'q':
+		options->verbosity = RUN_QUIET;
+		break;
+	case OPTION_VERBOSE:
+		options->verbosity = RUN_VERBOSE;
+		break;
+	case OPTION_DEBUG:
+		options->verbosity = RUN_DEBUG;
+		break;
+	default:
+		options->help = true;
+		break;
+	}
+	return 0;
+}
+
+static int set_option(struct run_options *options, int option, const char *value,
+		      struct problem *problem)
+{
+	switch (option) {
+	case OPTION_WORKSPACE:
+		return set_once(&options->workspace, "--workspace", value, problem);
+	case OPTION_IMAGE:
+		return set_once(&options->image, "--image", value, problem);
+	case 'w':
+		return set_once(&options->cwd, "-w", value, problem);
+	case 'u':
+		return set_once(&options->user, "-u", value, problem);
+	case OPTION_POLICY:
+		return set_once(&options->policy, "--policy", value, problem);
+	case OPTION_NAME:
+		return set_name(options, value, problem);
+	case OPTION_ENGINE:
+		return set_engine(options, value, problem);
+	case 'e':
+		return add_environment(options, value, problem);
+	case OPTION_ENV_FILE:
+		text_list_add(&options->environment_files, value);
+		return 0;
+	case OPTION_ALLOW_WRITE:
+		text_list_add(&options->allow_write, value);
+		return 0;
+	case 'v':
+		return add_mount(options, value, problem);
+	case OPTION_CPUS:
+	case OPTION_MEMORY:
+	case OPTION_TIMEOUT:
+		return set_number_option(options, option, value, problem);
+	default:
+		return set_flag(options, option);
+	}
+}
+
+int run_options_parse(int argc, char **argv, struct run_options *ret_options,
+		      struct problem *problem)
+{
+	struct run_options options = { .verbosity = RUN_NORMAL };
+	int option;
+
+	restart_options();
+	while ((option = next_option(argc, argv, "run", "+:ite:w:u:v:qh", run_long_options,
+				     problem)) != -1) {
+		if (option == -2 || set_option(&options, option, optarg, problem) < 0)
+			goto failed;
+	}
+	for (int i = optind; i < argc; i++)
+		text_list_add(&options.command, argv[i]);
+	if (!options.help && options.command.count == 0) {
+		problem_set(problem, STATUS_USAGE,
+			    "no command: write `matchlock run [flags] -- COMMAND [ARGUMENT...]`");
+		goto failed;
+	}
+	*ret_options = options;
+	return 0;
+failed:
+	run_options_free(&options);
+	return -1;
+}
+
+void run_options_free(struct run_options *options)
+{
+	free(options->workspace);
+	free(options->image);
+	text_list_free(&options->environment);
+	text_list_free(&options->environment_files);
+	free(options->cwd);
+	free(options->user);
+	free(options->engine);
+	free(options->policy);
+	for (size_t i = 0; i < options->mount_count; i++) {
+		free(options->mounts[i].host);
+		free(options->mounts[i].guest);
+	}
+	text_list_free(&options->allow_write);
+	free(options->name);
+	text_list_free(&options->command);
+	*options = (struct run_options){ 0 };
+}

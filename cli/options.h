@@ -1,0 +1,80 @@
+/*
+ * The command line of `matchlock run`, and what all subcommands share in reading theirs.
+ *
+ * Only form is judged here (is this a number, is there a command); whether a directory exists is
+ * for the plan. Every mistake is STATUS_USAGE with a sentence that says what to write instead.
+ */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+
+#include "cli/text.h"
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define RUN_CPUS_MAX 16
+#define RUN_MEMORY_MIN_MIB 128
+#define RUN_MEMORY_MAX_MIB (1024 * 1024)
+#define RUN_MOUNTS_MAX 32
+
+enum run_verbosity {
+	RUN_QUIET,   /* -q */
+	RUN_NORMAL,  /* default */
+	RUN_VERBOSE, /* --verbose */
+	RUN_DEBUG,   /* --debug */
+};
+
+struct mount_option {
+	char *host;  /* as given */
+	char *guest; /* absolute */
+	bool read_only;
+};
+
+struct run_options {
+	char *workspace;
+	bool rollback_on_exit;
+	bool keep_on_success;
+	char *image; /* NULL: the host's own files */
+	bool input;
+	bool terminal;
+	struct text_list environment; /* -e, as given: "K=V" or "K" */
+	struct text_list environment_files;
+	char *cwd;
+	char *user;
+	unsigned cpus;	     /* 0: default */
+	unsigned memory_mib; /* 0: default */
+	unsigned timeout_ms; /* 0: none */
+	char *engine;	     /* "auto", "kvm", "qemu"; NULL: default */
+	char *policy;
+	struct mount_option mounts[RUN_MOUNTS_MAX];
+	size_t mount_count;
+	struct text_list allow_write;
+	char *name;
+	bool dry_run;
+	bool json;
+	enum run_verbosity verbosity;
+	bool help;
+	struct text_list command;
+};
+
+/* argv[0] is "run". On success the caller frees with run_options_free(). Without --help there is
+ * a command. */
+int run_options_parse(int argc, char **argv, struct run_options *ret_options,
+		      struct problem *problem);
+void run_options_free(struct run_options *options);
+
+/*
+ * getopt_long with errors that help: on '?' or ':' *problem names the flag and the nearest known
+ * one. `command` is for the text ("run"). Returns as getopt_long, or -2 on a mistake. Call with
+ * opterr 0 and a short option string that begins with ':' (after '+').
+ */
+int next_option(int argc, char **argv, const char *command, const char *short_options,
+		const struct option *long_options, struct problem *problem);
+/* Makes getopt start anew. */
+void restart_options(void);
+
+/* "-v"'s HOST:GUEST[:ro|rw]. */
+int parse_mount_option(const char *text, struct mount_option *ret_mount, struct problem *problem);
+
+#endif

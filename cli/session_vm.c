@@ -1,0 +1,513 @@
+#include "cli/session_vm.h"
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* An emulated guest on a busy host takes long; one that hangs should still end some day. */
+#define READY_TIMEOUT_MS 180000
+#define CONFIGURE_TIMEOUT_MS 120000
+#define POWER_OFF_TIMEOUT_MS 20000
+#define FILES_TIMEOUT_MS 120000 /* the undo log's last fsync */
+#define AUDIT_TIMEOUT_MS 60000
+#define GUEST_CID "3"
+
+static const char *const verbosity_flags[] = { "-q", NULL, "-v", "--debug" };
+
+static void close_and_forget(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void session_vm_tell(struct session_vm *vm)
+{
+	const void *data;
+	size_t length;
+
+	if (vm->audit_socket < 0 || !audit_event_finish(&vm->event, &data, &length))
+		return;
+	/* A log that is gone ends the session by way of its process; nothing to add here. */
+	if (send(vm->audit_socket, data, length, MSG_NOSIGNAL) < 0)
+		log_debug("audit: %s", strerror(errno));
+}
+
+/* ---- starting --------------------------------------------------------------------------- */
+
+static int make_pair(int type, int *ret_ours, int *ret_theirs, struct problem *problem)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair) < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot make a socket pair: %s",
+				   strerror(errno));
+	*ret_ours = pair[0];
+	*ret_theirs = pair[1];
+	return 0;
+}
+
+static int start_daemon(struct child *child, const struct paths *paths, const char *name,
+			struct text_list *arguments, enum run_verbosity verbosity, const int *fds,
+			size_t fd_count, struct problem *problem)
+{
+	cleanup_free char *program = find_program(paths, name, problem);
+
+	if (!program)
+		return -1;
+	free(arguments->items[0]);
+	arguments->items[0] = text_copy(program);
+	if (verbosity_flags[verbosity])
+		text_list_add(arguments, verbosity_flags[verbosity]);
+	return child_start(child, program, arguments->items, fds, fd_count, NULL, problem);
+}
+
+static void add_number(struct text_list *list, const char *flag, long number)
+{
+	text_list_add(list, flag);
+	text_list_take(list, text_printf("%ld", number));
+}
+
+static void add_text(struct text_list *list, const char *flag, const char *text)
+{
+	text_list_add(list, flag);
+	text_list_add(list, text);
+}
+
+static int start_vmm(struct session_vm *vm, const struct plan *plan,
+		     const struct run_options *options, const struct paths *paths,
+		     const struct guest_kernel *kernel, int audit_fd, struct problem *problem)
+{
+	cleanup_list struct text_list arguments = { 0 };
+	cleanup_free char *console_path = text_printf("%s/console.log", vm->files.directory);
+	cleanup_fd int console_fd =
+		open(console_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	cleanup_fd int control_fd = -1;
+
+	if (console_fd < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot make %s: %s", console_path,
+				   strerror(errno));
+	if (make_pair(SOCK_SEQPACKET, &vm->vmm_control, &control_fd, problem) < 0)
+		return -1;
+	text_list_add(&arguments, "matchlock-vmm");
+	add_text(&arguments, "--engine", plan->engine);
+	add_text(&arguments, "--kernel", kernel->vmlinux);
+	add_text(&arguments, "--initrd", kernel->initrd);
+	add_number(&arguments, "--cpus", plan->cpus);
+	add_number(&arguments, "--memory", plan->memory_mib);
+	add_text(&arguments, "--cid", GUEST_CID);
+	add_text(&arguments, "--socket-base", vm->files.socket_base);
+	add_number(&arguments, "--audit-fd", audit_fd);
+	add_number(&arguments, "--control-fd", control_fd);
+	add_number(&arguments, "--console-fd", console_fd);
+	return start_daemon(&vm->vmm, paths, "matchlock-vmm", &arguments, options->verbosity,
+			    (const int[]){ audit_fd, control_fd, console_fd }, 3, problem);
+}
+
+static int start_fsserver(struct session_vm *vm, const struct run_options *options,
+			  const struct paths *paths, int audit_fd, struct problem *problem)
+{
+	cleanup_list struct text_list arguments = { 0 };
+	cleanup_fd int config_fd = open(vm->files.config, O_RDONLY | O_CLOEXEC);
+	cleanup_fd int control_fd = -1;
+
+	if (config_fd < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot open %s: %s", vm->files.config,
+				   strerror(errno));
+	if (make_pair(SOCK_STREAM, &vm->fsserver_control, &control_fd, problem) < 0)
+		return -1;
+	text_list_add(&arguments, "matchlock-fsserver");
+	text_list_add(&arguments, "serve");
+	add_number(&arguments, "--config-fd", config_fd);
+	add_number(&arguments, "--listen-fd", vm->files.files_listen);
+	add_number(&arguments, "--control-fd", control_fd);
+	add_number(&arguments, "--audit-fd", audit_fd);
+	return start_daemon(
+		&vm->fsserver, paths, "matchlock-fsserver", &arguments, options->verbosity,
+		(const int[]){ config_fd, vm->files.files_listen, control_fd, audit_fd }, 4,
+		problem);
+}
+
+static int start_audit(struct session_vm *vm, const struct plan *plan,
+		       const struct run_options *options, const struct paths *paths,
+		       const int sources[3], struct problem *problem)
+{
+	cleanup_list struct text_list arguments = { 0 };
+	cleanup_fd int directory_fd =
+		open(vm->files.directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (directory_fd < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot open %s: %s",
+				   vm->files.directory, strerror(errno));
+	text_list_add(&arguments, "matchlock-audit");
+	text_list_add(&arguments, "serve");
+	add_number(&arguments, "--directory-fd", directory_fd);
+	for (size_t i = 0; i < 3; i++)
+		add_number(&arguments, "--source-fd", sources[i]);
+	add_text(&arguments, "--session", plan->id);
+	return start_daemon(&vm->audit, paths, "matchlock-audit", &arguments, options->verbosity,
+			    (const int[]){ directory_fd, sources[0], sources[1], sources[2] }, 4,
+			    problem);
+}
+
+static int watch(struct session_vm *vm, int fd, struct problem *problem)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
+
+	if (fd >= 0 && epoll_ctl(vm->watch_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot watch a descriptor: %s",
+				   strerror(errno));
+	return 0;
+}
+
+static int begin_watching(struct session_vm *vm, struct problem *problem)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGQUIT);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	vm->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+	vm->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (vm->watch_fd < 0 || vm->signal_fd < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot watch for signals: %s",
+				   strerror(errno));
+	return watch(vm, vm->signal_fd, problem);
+}
+
+static void tell_start(struct session_vm *vm, const struct plan *plan,
+		       const struct run_options *options)
+{
+	cleanup_free char *command = quote_command(options->command.items);
+	const struct plan_export *workspace = plan_workspace(plan);
+
+	audit_event_begin(&vm->event, AUDIT_SESSION_START);
+	audit_event_text(&vm->event, AUDIT_FIELD_SESSION, plan->id);
+	audit_event_text(&vm->event, AUDIT_FIELD_COMMAND, command);
+	audit_event_text(&vm->event, AUDIT_FIELD_WORKSPACE, workspace ? workspace->host : NULL);
+	audit_event_text(&vm->event, AUDIT_FIELD_ENGINE, plan->engine);
+	audit_event_text(&vm->event, AUDIT_FIELD_IMAGE, plan->exports[0].host);
+	audit_event_text(&vm->event, AUDIT_FIELD_USER, plan->user.name);
+	session_vm_tell(vm);
+}
+
+static int start_daemons(struct session_vm *vm, const struct plan *plan,
+			 const struct run_options *options, const struct paths *paths,
+			 const struct guest_kernel *kernel, struct session_record *record,
+			 struct problem *problem)
+{
+	int sources[3] = { -1, -1, -1 };
+	int vmm_audit = -1;
+	int fsserver_audit = -1;
+	int result = -1;
+
+	if (make_pair(SOCK_SEQPACKET, &sources[0], &vm->audit_socket, problem) < 0 ||
+	    make_pair(SOCK_SEQPACKET, &sources[1], &vmm_audit, problem) < 0 ||
+	    make_pair(SOCK_SEQPACKET, &sources[2], &fsserver_audit, problem) < 0)
+		goto out;
+	if (start_vmm(vm, plan, options, paths, kernel, vmm_audit, problem) < 0)
+		goto out;
+	tell_start(vm, plan, options);
+	if (session_files_complete(&vm->files, plan, options, paths, problem) < 0 ||
+	    start_audit(vm, plan, options, paths, sources, problem) < 0 ||
+	    start_fsserver(vm, options, paths, fsserver_audit, problem) < 0)
+		goto out;
+	session_record_add_process(record, "vmm", vm->vmm.pid);
+	session_record_add_process(record, "audit", vm->audit.pid);
+	session_record_add_process(record, "fsserver", vm->fsserver.pid);
+	if (session_record_save(paths, record, problem) < 0 ||
+	    watch(vm, vm->vmm.pidfd, problem) < 0 || watch(vm, vm->audit.pidfd, problem) < 0 ||
+	    watch(vm, vm->fsserver.pidfd, problem) < 0)
+		goto out;
+	result = 0;
+out:
+	for (size_t i = 0; i < ARRAY_LENGTH(sources); i++)
+		close_and_forget(&sources[i]);
+	close_and_forget(&vmm_audit);
+	close_and_forget(&fsserver_audit);
+	close_and_forget(&vm->files.files_listen);
+	return result;
+}
+
+/* ---- the guest -------------------------------------------------------------------------- */
+
+static void add_mount(struct agent_config *config, const struct plan_export *export)
+{
+	config->mounts[config->mount_count++] = (struct agent_mount){
+		.kind = export->profile == PLAN_PROFILE_IMAGE ? AGENT_MOUNT_IMAGE
+							      : AGENT_MOUNT_EXPORT,
+		.flags = export->read_only ? AGENT_MOUNT_READ_ONLY : 0,
+		.export_id = export->id,
+		.target = export->guest,
+		.options = "",
+	};
+}
+
+static void fill_config(const struct plan *plan, struct agent_config *config)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	config->clock_seconds = now.tv_sec;
+	config->clock_nanoseconds = (uint32_t)now.tv_nsec;
+	config->flags = AGENT_CONFIG_NO_NETWORK;
+	config->uid = plan->user.uid;
+	config->gid = plan->user.gid;
+	config->user = plan->user.name;
+	config->group = plan->user.group;
+	config->home = plan->user.home;
+	config->hostname = plan->hostname;
+	config->time_zone = plan->time_zone;
+	while (getrandom(config->entropy, sizeof(config->entropy), 0) !=
+	       (ssize_t)sizeof(config->entropy))
+		continue;
+	for (size_t i = 0; i < plan->export_count; i++) {
+		add_mount(config, &plan->exports[i]);
+		if (i == 0 && plan->home_is_empty)
+			config->mounts[config->mount_count++] = (struct agent_mount){
+				.kind = AGENT_MOUNT_TMPFS,
+				.mode = 0700,
+				.uid = plan->user.uid,
+				.gid = plan->user.gid,
+				.target = plan->user.home,
+				.options = "",
+			};
+	}
+}
+
+static void pass_on_notice(void *context, const char *text)
+{
+	(void)context;
+	log_info("guest: %s", text);
+}
+
+/* "started ENGINE" and "end REASON: DETAILS", one datagram each. */
+static void read_vmm_control(struct session_vm *vm)
+{
+	char text[512];
+	ssize_t count;
+
+	while (vm->vmm_control >= 0 &&
+	       (count = recv(vm->vmm_control, text, sizeof(text) - 1, MSG_DONTWAIT)) > 0) {
+		text[count] = '\0';
+		if (strncmp(text, "started ", 8) == 0)
+			snprintf(vm->engine, sizeof(vm->engine), "%.15s", text + 8);
+		else if (strncmp(text, "end ", 4) == 0)
+			snprintf(vm->vmm_end, sizeof(vm->vmm_end), "%s", text + 4);
+	}
+}
+
+static void read_signal(struct session_vm *vm)
+{
+	struct signalfd_siginfo information;
+
+	if (vm->signal_fd >= 0 &&
+	    read(vm->signal_fd, &information, sizeof(information)) == sizeof(information))
+		vm->signal_number = (int)information.ssi_signo;
+}
+
+char *session_vm_casualty(struct session_vm *vm)
+{
+	cleanup_free char *end = NULL;
+
+	read_vmm_control(vm);
+	/* In the order of who would drag the others along. */
+	if (vm->audit.pid && child_poll(&vm->audit)) {
+		end = child_end_text(&vm->audit);
+		return text_printf("the audit process (matchlock-audit) ended with %s, and nothing "
+				   "runs without a log",
+				   end);
+	}
+	if (vm->fsserver.pid && child_poll(&vm->fsserver)) {
+		end = child_end_text(&vm->fsserver);
+		return text_printf("the file server (matchlock-fsserver) ended with %s", end);
+	}
+	if (vm->vmm.pid && child_poll(&vm->vmm)) {
+		end = child_end_text(&vm->vmm);
+		return text_printf("the virtual machine (matchlock-vmm) ended with %s%s%s", end,
+				   vm->vmm_end[0] ? ": " : "", vm->vmm_end);
+	}
+	return NULL;
+}
+
+/* Why waiting for the guest failed, best reason first. */
+static int boot_problem(struct session_vm *vm, int error, struct problem *problem)
+{
+	cleanup_free char *casualty = NULL;
+
+	read_signal(vm);
+	if (vm->signal_number)
+		return problem_set(problem, 128 + vm->signal_number,
+				   "stopped by %s before the command started",
+				   strsignal(vm->signal_number));
+	/* What a daemon said on standard error comes before its end is seen. */
+	if (error == -ECONNRESET)
+		child_wait(&vm->vmm, 1000);
+	casualty = session_vm_casualty(vm);
+	if (casualty && error != -EREMOTEIO)
+		return problem_set(
+			problem, STATUS_SANDBOX,
+			"the guest did not come up: %s\nits console is in %s/console.log", casualty,
+			vm->files.directory);
+	return problem_set(problem, STATUS_SANDBOX,
+			   "the guest did not come up: %s\nits console is in %s/console.log",
+			   agent_client_error(vm->client), vm->files.directory);
+}
+
+static int bring_up_guest(struct session_vm *vm, const struct plan *plan, struct problem *problem)
+{
+	struct agent_client_ready ready = { 0 };
+	struct agent_config *config;
+	int error;
+
+	error = agent_client_create(steal_fd(&vm->files.control_listen),
+				    steal_fd(&vm->files.stream_listen), &vm->client);
+	if (error < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot wait for the guest: %s",
+				   strerror(-error));
+	agent_client_on_notice(vm->client, pass_on_notice, NULL);
+	error = agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS, &ready);
+	if (error < 0)
+		return boot_problem(vm, error, problem);
+	read_vmm_control(vm);
+	log_info("the guest runs Linux %s; its agent was ready after %.2f s of guest time",
+		 ready.kernel, (double)ready.uptime_ns / 1e9);
+	config = allocate(1, sizeof(*config));
+	fill_config(plan, config);
+	error = agent_client_configure(vm->client, config, vm->watch_fd, CONFIGURE_TIMEOUT_MS);
+	free(config);
+	return error < 0 ? boot_problem(vm, error, problem) : 0;
+}
+
+int session_vm_start(struct session_vm *vm, const struct plan *plan,
+		     const struct run_options *options, const struct paths *paths,
+		     struct session_record *record, struct problem *problem)
+{
+	struct guest_kernel kernel = { 0 };
+	int result;
+
+	*vm = (struct session_vm){
+		.files = SESSION_FILES_INIT,
+		.vmm = CHILD_INIT("vmm"),
+		.fsserver = CHILD_INIT("fsserver"),
+		.audit = CHILD_INIT("audit"),
+		.vmm_control = -1,
+		.fsserver_control = -1,
+		.audit_socket = -1,
+		.watch_fd = -1,
+		.signal_fd = -1,
+	};
+	if (guest_kernel_find(paths, true, &kernel, problem) < 0)
+		return -1;
+	result = begin_watching(vm, problem);
+	if (result == 0)
+		result = session_files_begin(&vm->files, paths, plan->id, problem);
+	if (result == 0)
+		result = start_daemons(vm, plan, options, paths, &kernel, record, problem);
+	guest_kernel_free(&kernel);
+	if (result == 0)
+		result = bring_up_guest(vm, plan, problem);
+	if (result == 0) {
+		/* From now on the command gets the signals; cli/exec_session.h. */
+		epoll_ctl(vm->watch_fd, EPOLL_CTL_DEL, vm->signal_fd, NULL);
+		close_and_forget(&vm->signal_fd);
+	}
+	return result;
+}
+
+/* ---- ending ----------------------------------------------------------------------------- */
+
+static void stop_guest(struct session_vm *vm, bool orderly)
+{
+	if (!vm->vmm.pid || vm->vmm.ended)
+		return;
+	if (orderly && vm->client)
+		agent_client_shutdown(vm->client);
+	if (!orderly || !child_wait(&vm->vmm, POWER_OFF_TIMEOUT_MS)) {
+		if (orderly)
+			log_warning("the guest did not power off within %d s and is stopped",
+				    POWER_OFF_TIMEOUT_MS / 1000);
+		close_and_forget(&vm->vmm_control);
+		if (!child_wait(&vm->vmm, 2000))
+			child_kill(&vm->vmm);
+	}
+}
+
+int session_vm_stop(struct session_vm *vm, bool orderly, struct problem *problem)
+{
+	cleanup_free char *end = NULL;
+	bool was_dead = vm->fsserver.pid && child_poll(&vm->fsserver);
+
+	stop_guest(vm, orderly && !was_dead);
+	close_and_forget(&vm->fsserver_control);
+	if (!vm->fsserver.pid)
+		return 0;
+	if (!child_wait(&vm->fsserver, FILES_TIMEOUT_MS)) {
+		child_kill(&vm->fsserver);
+		return problem_set(problem, STATUS_SANDBOX,
+				   "the file server did not finish within %d s and was killed; its "
+				   "undo log is good up to the last change",
+				   FILES_TIMEOUT_MS / 1000);
+	}
+	if (child_exit_status(&vm->fsserver) == 0)
+		return 0;
+	end = child_end_text(&vm->fsserver);
+	return problem_set(problem, STATUS_SANDBOX,
+			   "the file server (matchlock-fsserver) ended with %s", end);
+}
+
+int session_vm_end_audit(struct session_vm *vm, struct problem *problem)
+{
+	cleanup_free char *end = NULL;
+
+	close_and_forget(&vm->audit_socket);
+	if (!vm->audit.pid)
+		return 0;
+	if (!child_wait(&vm->audit, AUDIT_TIMEOUT_MS)) {
+		child_kill(&vm->audit);
+		return problem_set(problem, STATUS_SANDBOX,
+				   "the audit process did not finish and was killed; the log may "
+				   "lack its end");
+	}
+	if (child_exit_status(&vm->audit) == 0)
+		return 0;
+	end = child_end_text(&vm->audit);
+	return problem_set(problem, STATUS_SANDBOX,
+			   "the audit process (matchlock-audit) ended with %s; the log may be "
+			   "incomplete",
+			   end);
+}
+
+void session_vm_release(struct session_vm *vm)
+{
+	child_kill(&vm->vmm);
+	child_kill(&vm->fsserver);
+	child_kill(&vm->audit);
+	child_close(&vm->vmm);
+	child_close(&vm->fsserver);
+	child_close(&vm->audit);
+	if (vm->client)
+		agent_client_destroy(vm->client);
+	vm->client = NULL;
+	close_and_forget(&vm->vmm_control);
+	close_and_forget(&vm->fsserver_control);
+	close_and_forget(&vm->audit_socket);
+	close_and_forget(&vm->watch_fd);
+	close_and_forget(&vm->signal_fd);
+	session_files_release(&vm->files);
+}

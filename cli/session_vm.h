@@ -1,0 +1,72 @@
+/*
+ * The processes of a running session and the guest behind them.
+ *
+ * Theory of operation. The VMM is the slowest to come up, so it starts first, as soon as the
+ * sockets listen; stores, configuration, the audit process and the file server follow while the
+ * guest's kernel boots. The guest's file daemon connects only after the agent got its
+ * configuration, which is sent when all of them run.
+ *
+ *     CLI --- audit socket ----------------------> matchlock-audit <-- fsserver, vmm (theirs)
+ *      |  \-- control: end of file = finish -----> matchlock-fsserver <- RUNTIME/v_1026
+ *      |  \-- control: "started", "end REASON" <-- matchlock-vmm (-> the engine)
+ *      \----- RUNTIME/v_1024, v_1025 <------------ guest-init through the VMM
+ *
+ * Any of the three ending while the command runs ends the session: without the VMM there is no
+ * guest, without the file server no files, and without the log nothing may happen.
+ */
+#ifndef CLI_SESSION_VM_H
+#define CLI_SESSION_VM_H
+
+#include "cli/agent_client.h"
+#include "cli/guest_kernel.h"
+#include "cli/launch.h"
+#include "cli/options.h"
+#include "cli/paths.h"
+#include "cli/plan.h"
+#include "cli/session_files.h"
+#include "cli/session_record.h"
+#include "wire/audit.h"
+
+#include <stdbool.h>
+
+struct session_vm {
+	struct session_files files;
+	struct child vmm;
+	struct child fsserver;
+	struct child audit;
+	int vmm_control;      /* SOCK_SEQPACKET */
+	int fsserver_control; /* stream */
+	int audit_socket;     /* our own sending end */
+	int watch_fd;	      /* epoll: readable when a daemon ended or a signal came */
+	int signal_fd;	      /* SIGINT, SIGTERM, SIGHUP, SIGQUIT while the guest boots */
+	int signal_number;    /* the one that came, or 0 */
+	struct agent_client *client;
+	char engine[16];   /* which one the VMM took; "" while unknown */
+	char vmm_end[512]; /* why the VMM says that it ended; "" while it runs */
+	struct audit_event event;
+};
+
+/* Starts everything and waits until the guest is configured. `record` gains the processes and is
+ * saved before the guest can change anything. On failure the caller still calls
+ * session_vm_stop() and session_vm_release(). */
+int session_vm_start(struct session_vm *vm, const struct plan *plan,
+		     const struct run_options *options, const struct paths *paths,
+		     struct session_record *record, struct problem *problem);
+
+/* Powers the guest off, lets the file server finish its undo log, and leaves the audit process
+ * running for what remains to be told. `orderly` false: does not wait for the guest. Returns -1
+ * when the file server did not end well. */
+int session_vm_stop(struct session_vm *vm, bool orderly, struct problem *problem);
+
+/* Closes the log and waits for it. Returns -1 when the log may be incomplete. */
+int session_vm_end_audit(struct session_vm *vm, struct problem *problem);
+
+void session_vm_release(struct session_vm *vm);
+
+/* Which daemon ended before its time, and how; NULL when all run. The caller frees. */
+char *session_vm_casualty(struct session_vm *vm);
+
+/* Sends the event that was built in vm->event. */
+void session_vm_tell(struct session_vm *vm);
+
+#endif
