@@ -3,7 +3,8 @@
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*_test.c))
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 # C drivers of the end-to-end and attack tests; the shell drivers beside them call these.
-E2E_DRIVERS := $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/*.c))
+E2E_DRIVERS := $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/*.c)) \
+	$(patsubst tests/guest/%.c,$(BUILD)/tests/guest/%,$(wildcard tests/guest/*.c))
 
 # Every archive may be needed by any test; the guest programs' archives come last so that the
 # host's win where both have a helper of the same name.
@@ -20,6 +21,11 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(TEST_ARCHIVES)
 $(BUILD)/tests/e2e/%: $(BUILD)/tests/e2e/%.o $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
+
+# Programs that run inside a test's VM, where there is no libc.
+$(BUILD)/tests/guest/%: $(BUILD)/tests/guest/%.o $(BUILD)/wire.a $(BUILD)/base.a
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) $(GUEST_LDFLAGS) -o $@ $^
 
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_ARCHIVES)
 	@echo "  LINK    $@"

@@ -3,6 +3,7 @@
  * reports each result as a line on port 1. What to play is in the kernel's command line:
  * vsock_test=all|bench|panic|hang.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
@@ -316,19 +317,30 @@ static void play_listen(void)
 /* ---- PID 1 -------------------------------------------------------------------------------------
  */
 
-static int load_module(const char *name)
+static int is_module(const struct dirent *entry)
 {
-	char path[128];
-	int fd;
-	long r;
+	size_t length = strlen(entry->d_name);
 
-	(void)snprintf(path, sizeof(path), "/modules/%s.ko", name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	r = syscall(SYS_finit_module, fd, "", 0);
-	close(fd);
-	return r < 0 ? -errno : 0;
+	return length > 3 && strcmp(entry->d_name + length - 3, ".ko") == 0;
+}
+
+/* Loads /modules/NN-name.ko in the order of their numbers, up to the driver that is tested. */
+static void load_modules(void)
+{
+	struct dirent **entries;
+	int count = scandir("/modules", &entries, is_module, alphasort);
+
+	for (int i = 0; i < count; i++) {
+		char path[300];
+		int fd;
+
+		(void)snprintf(path, sizeof(path), "/modules/%s", entries[i]->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		(void)syscall(SYS_finit_module, fd, "", 0);
+		close(fd);
+		if (strstr(entries[i]->d_name, "vmw_vsock_virtio_transport.ko"))
+			return;
+	}
 }
 
 static bool asked_for(const char *what)
@@ -348,23 +360,12 @@ static bool asked_for(const char *what)
 
 int main(void)
 {
-	static const char *const modules[] = {
-		"virtio_ring",
-		"virtio",
-		"virtio_mmio",
-		"vsock",
-		"vmw_vsock_virtio_transport_common",
-		"vmw_vsock_virtio_transport",
-	};
 	const struct rlimit files = { 4096, 4096 };
 
 	(void)mkdir("/proc", 0755);
 	(void)mount("proc", "/proc", "proc", 0, NULL);
 	(void)setrlimit(RLIMIT_NOFILE, &files);
-	for (size_t i = 0; i < sizeof(modules) / sizeof(modules[0]); i++) {
-		if (load_module(modules[i]) < 0)
-			return 1;
-	}
+	load_modules();
 	report_fd = dial(PORT_REPORT);
 	if (report_fd < 0 || asked_for("panic"))
 		return 1;

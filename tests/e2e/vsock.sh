@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The vsock device against the real driver: boots a guest whose init plays tests/guest/vsock_guest.c
+# in matchlock-vmm, with tests/e2e/vsock_host.c at the other end of its ports. Four boots: all plays,
+# a guest that panics, a VMM that is killed, and one that is told to stop.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+build=$(realpath "${MATCHLOCK_BUILD:-build/release}")
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+kernel=$(scripts/guest-kernel.sh --print) || exit 1
+mkdir "$scratch/root"
+cp "$build/tests/guest/vsock_guest" "$scratch/root/init"
+(cd "$scratch/root" && printf 'init\0' | cpio --null -o -H newc --quiet -R 0:0) >"$scratch/initrd" || exit 1
+cat "$kernel/modules.cpio" >>"$scratch/initrd" || exit 1
+
+count=0
+for mode in all panic hang hang-stop; do
+	# Each run numbers its own results; here they become one list.
+	while IFS= read -r line; do
+		case $line in
+		"ok "* | "not ok "*)
+			count=$((count + 1))
+			echo "${line%%ok *}ok $count - $mode: ${line#* - }"
+			;;
+		"#"*) echo "$line" ;;
+		esac
+	done < <(timeout 120 "$build/tests/e2e/vsock_host" "$build/matchlock-vmm" \
+		"$kernel/vmlinux" "$scratch/initrd" "$mode" 2>>"$scratch/log" || echo "not ok 0 - all of it")
+done
+sed 's/^/# /' "$scratch/log"
+echo "1..$count"
