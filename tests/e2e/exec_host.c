@@ -11,7 +11,7 @@
  *   -i  relay standard input      -t  ask for a pty        -v  say what happens when
  *   -u UID -g GID  as whom        -C DIRECTORY             -e NAME=VALUE  -m UMASK(octal)
  *   --timeout MS                  --server-pid-file FILE
- *   --image ID                    --export ID:PATH:ro|rw   --tmpfs PATH
+ *   --image ID                    --export ID:PATH:ro|rw  --tmpfs PATH (owned by -u and -g, so far)
  */
 #include "base/checked.h"
 #include "base/cleanup.h"
