@@ -210,6 +210,14 @@ static bool is_hook_sample(const struct policy_path *path)
 		      sizeof(suffix) - 1) == 0;
 }
 
+/* A name below modules/ that may be a git directory's hooks/ or a git directory. Others may be
+ * symlinks: `git init` makes one to see whether it can. */
+static bool is_hooks_or_module(const struct policy_path *path)
+{
+	return last_name_is(path, "hooks") ||
+	       (path->count > 1 && policy_name_is(&path->names[path->count - 2], "modules", 7));
+}
+
 /* In a repository of the session's own: config and links are its own, hooks are not. */
 static bool born_refused(const struct request *request, const struct policy_matches *matches)
 {
@@ -224,7 +232,7 @@ static bool born_refused(const struct request *request, const struct policy_matc
 		refuse(request->verdict, hooks->label, hooks->reason);
 		return true;
 	}
-	if (above == NULL)
+	if (above == NULL && is_hooks_or_module(request->path))
 		above = matches->above_any[POLICY_EFFECT_GIT_HOOKS];
 	if (above == NULL || hooks != NULL)
 		return false;
