@@ -21,8 +21,6 @@
 #include <sys/queue.h>
 #include <sys/uio.h>
 
-#include <uthash.h>
-
 /* What we announce as buf_alloc for each stream, in bytes. */
 #define VSOCK_BUFFER_SIZE (256 * 1024)
 
@@ -56,6 +54,21 @@ struct vsock_ports {
 	uint32_t guest;
 	uint32_t host;
 };
+
+/* Fibonacci hashing of both ports, instead of uthash's general function for strings of bytes. The
+ * guest chooses ports and could make some collide; the number of connections bounds what that
+ * costs, and only its own packets pay. */
+static inline unsigned vsock_ports_hash(const struct vsock_ports *ports)
+{
+	uint64_t both = (uint64_t)ports->host << 32 | ports->guest;
+
+	return (unsigned)((both * UINT64_C(0x9e3779b97f4a7c15)) >> 32);
+}
+#define HASH_FUNCTION(key, length, hash)                                                           \
+	do {                                                                                       \
+		(hash) = vsock_ports_hash((const struct vsock_ports *)(const void *)(key));        \
+	} while (0)
+#include <uthash.h>
 
 struct vsock_connection {
 	struct event_source socket; /* first: the muxer gets from one to the other; fd owned */
