@@ -1,2 +1,2 @@
-$(eval $(call library,guest-fused,$(shell pkg-config --cflags fuse3)))
-$(eval $(call guest_program,guest-fused,guest-fused,wire base,-lfuse3 -ldl))
+$(eval $(call library,guest-fused))
+$(eval $(call guest_program,guest-fused,guest-fused,wire base))

@@ -1,0 +1,238 @@
+#include "guest-fused/stream.h"
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <linux/vm_sockets.h>
+
+/* A reply of FS_DATA_MAX should not wait for credit half-way. */
+#define VSOCK_BUFFER_SIZE (2u * FS_DATA_MAX)
+
+void fused_stream_init(struct fused_stream *stream)
+{
+	*stream = (struct fused_stream){ .fd = -1 };
+}
+
+static int connect_vsock(uint32_t port, int *ret_fd)
+{
+	struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK,
+		.svm_cid = VMADDR_CID_HOST,
+		.svm_port = port,
+	};
+	uint64_t size = VSOCK_BUFFER_SIZE;
+	cleanup_fd int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	/* Best effort: a smaller window is slower, not wrong. */
+	(void)setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &size, sizeof(size));
+	(void)setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &size, sizeof(size));
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+		return -errno;
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+static int connect_unix(const char *path, int *ret_fd)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t length = strlen(path);
+	cleanup_fd int fd = -1;
+
+	if (length >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, length + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+		return -errno;
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+static int say_hello(struct fused_stream *stream, uint32_t export_id, enum fs_stream_kind kind,
+		     struct fs_hello_reply *ret_hello)
+{
+	cleanup_free struct fused_frame *frame = malloc(sizeof(*frame));
+	cleanup_free struct fused_reply *reply = malloc(sizeof(*reply));
+	struct fs_hello *hello;
+	struct fs_hello_reply answer;
+	int result;
+
+	if (frame == NULL || reply == NULL)
+		return -ENOMEM;
+	fused_frame_begin(frame);
+	hello = fused_frame_op(frame, FS_HELLO, sizeof(*hello));
+	hello->magic = FS_MAGIC;
+	hello->version_min = FS_VERSION;
+	hello->version_max = FS_VERSION;
+	hello->export_id = export_id;
+	hello->stream_kind = (uint32_t)kind;
+	hello->data_max = FS_DATA_MAX;
+	result = fused_stream_call(stream, frame, reply);
+	if (result == 0)
+		result = fused_reply_fixed(reply, 0, &answer, sizeof(answer));
+	if (result != 0)
+		return result;
+	if (answer.version != FS_VERSION || answer.data_max < 4096 ||
+	    answer.data_max > FS_DATA_MAX || answer.ops_max == 0)
+		return -EBADMSG;
+	*ret_hello = answer;
+	return 0;
+}
+
+int fused_stream_open(struct fused_stream *stream, const struct fused_endpoint *endpoint,
+		      uint32_t export_id, enum fs_stream_kind kind,
+		      struct fs_hello_reply *ret_hello)
+{
+	int result;
+
+	if (stream->buffer == NULL) {
+		/* Mapped, not allocated: only what a reply touches becomes memory. */
+		void *block = mmap(NULL, FS_FRAME_MAX, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (block == MAP_FAILED)
+			return -errno;
+		stream->buffer = block;
+	}
+	if (endpoint->vsock_port >= 0)
+		result = connect_vsock((uint32_t)endpoint->vsock_port, &stream->fd);
+	else
+		result = connect_unix(endpoint->unix_path, &stream->fd);
+	if (result == 0)
+		result = say_hello(stream, export_id, kind, ret_hello);
+	if (result != 0)
+		fused_stream_close(stream);
+	return result;
+}
+
+void fused_stream_close(struct fused_stream *stream)
+{
+	if (stream->fd >= 0)
+		close(stream->fd);
+	stream->fd = -1;
+	if (stream->buffer != NULL)
+		munmap(stream->buffer, FS_FRAME_MAX);
+	stream->buffer = NULL;
+}
+
+static int send_parts(int fd, struct iovec *parts, size_t count)
+{
+	while (count > 0) {
+		struct msghdr message = { .msg_iov = parts, .msg_iovlen = count };
+		ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+
+		if (sent < 0) {
+			if (errno == EINTR)
+				continue;
+			return errno == EPIPE ? -ECONNRESET : -errno;
+		}
+		while (count > 0 && (size_t)sent >= parts->iov_len) {
+			sent -= (ssize_t)parts->iov_len;
+			parts++;
+			count--;
+		}
+		if (count > 0) {
+			parts->iov_base = (uint8_t *)parts->iov_base + sent;
+			parts->iov_len -= (size_t)sent;
+		}
+	}
+	return 0;
+}
+
+static int send_frame(struct fused_stream *stream, struct fused_frame *frame, uint64_t tag,
+		      uint16_t flags)
+{
+	struct iovec parts[3];
+	size_t count = 0;
+	size_t split = frame->external != NULL ? frame->external_at : frame->length;
+
+	fused_frame_finish(frame, tag, flags);
+	parts[count++] = (struct iovec){ frame->bytes, split };
+	if (frame->external != NULL) {
+		/* The iovec is only read from. */
+		union {
+			const void *source;
+			void *base;
+		} data = { .source = frame->external };
+
+		parts[count++] = (struct iovec){ data.base, frame->external_length };
+		if (frame->length > split)
+			parts[count++] =
+				(struct iovec){ frame->bytes + split, frame->length - split };
+	}
+	stream->bytes_sent += frame->length + frame->external_length;
+	return send_parts(stream->fd, parts, count);
+}
+
+int fused_stream_receive(struct fused_stream *stream, bool alone, size_t *ret_length)
+{
+	size_t done = 0;
+	size_t wanted = sizeof(struct fs_frame);
+
+	while (done < wanted) {
+		/* Reads on to what the header will turn out to promise: mostly one call. */
+		size_t room = alone && wanted == sizeof(struct fs_frame) ? FS_FRAME_MAX : wanted;
+		ssize_t count = recv(stream->fd, stream->buffer + done, room - done, 0);
+
+		if (count == 0)
+			return -ECONNRESET;
+		if (count < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		done += (size_t)count;
+		if (wanted == sizeof(struct fs_frame) && done >= wanted) {
+			struct fs_frame header;
+
+			memcpy(&header, stream->buffer, sizeof(header));
+			if (fs_frame_check(&header) != 0)
+				return -EBADMSG;
+			wanted = header.length;
+		}
+	}
+	stream->bytes_received += done;
+	if (done != wanted)
+		return -EBADMSG;
+	*ret_length = done;
+	return 0;
+}
+
+int fused_stream_call(struct fused_stream *stream, struct fused_frame *frame,
+		      struct fused_reply *ret_reply)
+{
+	uint64_t tag = ++stream->tag;
+	struct fs_op_reply first;
+	size_t length;
+	int result = send_frame(stream, frame, tag, 0);
+
+	stream->round_trips++;
+	if (result == 0)
+		result = fused_stream_receive(stream, true, &length);
+	if (result != 0)
+		return result;
+	if (length >= sizeof(struct fs_frame) + sizeof(first)) {
+		memcpy(&first, stream->buffer + sizeof(struct fs_frame), sizeof(first));
+		if (first.opcode == FS_GOODBYE)
+			return -ECONNRESET;
+	}
+	return fused_reply_parse(frame, tag, stream->buffer, length, ret_reply);
+}
+
+int fused_stream_post(struct fused_stream *stream, struct fused_frame *frame)
+{
+	stream->posts++;
+	return send_frame(stream, frame, ++stream->tag, FS_FRAME_NO_REPLY);
+}

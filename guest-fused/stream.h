@@ -1,0 +1,48 @@
+/*
+ * A stream to the file server: a connection over vsock or a Unix socket, carrying the requests
+ * of one export. Each stream belongs to one thread, which sends a frame and reads its reply; so
+ * no thread hands replies to another, and nobody takes a lock around the connection.
+ *
+ * Every error but those of single operations means that the stream is of no more use.
+ */
+#ifndef GUEST_FUSED_STREAM_H
+#define GUEST_FUSED_STREAM_H
+
+#include "guest-fused/frame.h"
+
+#include <stdint.h>
+
+struct fused_endpoint {
+	int64_t vsock_port; /* at the host; -1: use the path */
+	const char *unix_path;
+};
+
+struct fused_stream {
+	int fd; /* -1: not open */
+	uint64_t tag;
+	uint8_t *buffer; /* FS_FRAME_MAX bytes; owned */
+	uint64_t round_trips;
+	uint64_t posts; /* frames that ask for no reply */
+	uint64_t bytes_sent;
+	uint64_t bytes_received;
+};
+
+void fused_stream_init(struct fused_stream *stream);
+/* Connects and says HELLO. Returns 0, the server's refusal (a negative errno), -EBADMSG, or the
+ * error of the connection. */
+int fused_stream_open(struct fused_stream *stream, const struct fused_endpoint *endpoint,
+		      uint32_t export_id, enum fs_stream_kind kind,
+		      struct fs_hello_reply *ret_hello);
+void fused_stream_close(struct fused_stream *stream);
+
+/* Sends `frame` and waits for its reply, whose bodies lie in the stream's buffer until the next
+ * call. -ECONNRESET when the server has gone. */
+int fused_stream_call(struct fused_stream *stream, struct fused_frame *frame,
+		      struct fused_reply *ret_reply);
+/* Sends a frame of FORGET and RELEASE operations, which has no reply. */
+int fused_stream_post(struct fused_stream *stream, struct fused_frame *frame);
+/* Receives one whole frame, *ret_length bytes of the buffer. `alone`: nothing may follow it, as
+ * after a reply, so that one system call can take all there is. */
+int fused_stream_receive(struct fused_stream *stream, bool alone, size_t *ret_length);
+
+#endif
