@@ -1,0 +1,333 @@
+/* The plan: what is refused, what is warned about, where stores go; and the environment. */
+#include "base/checked.h"
+#include "cli/options.h"
+#include "cli/plan.h"
+#include "cli/remove_tree.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A scratch home: HOME/project, HOME/.ssh, HOME/data, state inside HOME/.local/state. */
+static char scratch[64];
+static struct paths paths;
+
+static void make(const char *name)
+{
+	char *path = text_printf("%s/%s", scratch, name);
+
+	ck_assert_int_eq(make_directories(path), 0);
+	free(path);
+}
+
+static void set_up(void)
+{
+	struct problem problem;
+
+	snprintf(scratch, sizeof(scratch), "/tmp/cli-plan-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(scratch));
+	make("project/.git/hooks");
+	make(".ssh");
+	make("data/inner");
+	make(".local/state");
+	setenv("HOME", scratch, 1);
+	unsetenv("XDG_STATE_HOME");
+	unsetenv("XDG_CACHE_HOME");
+	unsetenv("XDG_CONFIG_HOME");
+	unsetenv("XDG_RUNTIME_DIR");
+	ck_assert_int_eq(paths_find(&paths, &problem), 0);
+}
+
+static void tear_down(void)
+{
+	paths_free(&paths);
+	ck_assert_int_eq(remove_tree(scratch), 0);
+}
+
+/* Arguments of `run` in one string, @ standing for the scratch directory, then "-- true". */
+static int make_plan(const char *line, struct run_options *options, struct plan *plan,
+		     struct problem *problem)
+{
+	struct text_list arguments = { 0 };
+	char *copy = strdup(line);
+	char *rest = copy;
+	char *word;
+	int result;
+
+	text_list_add(&arguments, "run");
+	while ((word = strsep(&rest, " "))) {
+		char *at = strchr(word, '@');
+
+		if (*word == '\0')
+			continue;
+		if (at)
+			text_list_take(&arguments, text_printf("%.*s%s%s", (int)(at - word), word,
+							       scratch, at + 1));
+		else
+			text_list_add(&arguments, word);
+	}
+	text_list_add(&arguments, "--");
+	text_list_add(&arguments, "true");
+	result = run_options_parse((int)arguments.count, arguments.items, options, problem);
+	ck_assert_msg(result == 0, "%s", problem->text);
+	result = plan_make(options, &paths, plan, problem);
+	if (result < 0)
+		run_options_free(options);
+	text_list_free(&arguments);
+	free(copy);
+	return result;
+}
+
+static bool holds(const struct text_list *list, const char *text)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		if (strcmp(list->items[i], text) == 0)
+			return true;
+	}
+	return false;
+}
+
+static const struct {
+	const char *line;
+	const char *part;
+} refused[] = {
+	{ "--workspace /", "no workspace" },
+	{ "--workspace @/missing", "No such file" },
+	{ "--workspace @/project/.git/hooks", ".git" },
+	{ "--workspace @/project/.git", ".git" },
+	{ "--workspace @/.local/state/matchlock", "No such file" },
+	{ "--workspace @/.local", "state directory" },
+	{ "--workspace /proc/self", "kernel" },
+	{ "--workspace /dev", "kernel" },
+	{ "--rollback-on-exit", "--workspace" },
+	{ "--keep-on-success", "--workspace" },
+	{ "--allow-write x", "--workspace" },
+	{ "--workspace @/project -v @/project:/y", "overlaps" },
+	{ "--workspace @/project -v @/data:/y -v @/data/inner:/z", "overlaps" },
+	{ "-v @/data:/y:ro -v @/project:/y:ro", "already mounted" },
+	{ "-v volume:/y", "named volumes" },
+	{ "-v @/data:/proc/x", "guest's kernel" },
+	{ "-v /etc/passwd:/y", "not a directory" },
+	{ "-u no-such-user-here", "no user" },
+	{ "-u :x", "USER:GROUP" },
+	{ "--policy @/missing.yaml", "No such file" },
+	{ "--image @/missing", "No such file" },
+	{ "--env-file @/missing", "--env-file" },
+};
+
+START_TEST(refusals)
+{
+	struct run_options options;
+	struct problem problem = { 0 };
+	struct plan plan;
+
+	ck_assert_int_eq(make_plan(refused[_i].line, &options, &plan, &problem), -1);
+	ck_assert_int_eq(problem.status, STATUS_USAGE);
+	ck_assert_msg(strstr(problem.text, refused[_i].part), "%s", problem.text);
+}
+END_TEST
+
+START_TEST(usual_plan)
+{
+	char *workspace = text_printf("%s/project", scratch);
+	char *store = NULL;
+	struct run_options options;
+	struct problem problem;
+	struct plan plan;
+
+	ck_assert_int_eq(make_plan("--workspace @/project -w sub -v @/data:/zz:ro", &options, &plan,
+				   &problem),
+			 0);
+	ck_assert_uint_eq(plan.export_count, 3);
+	ck_assert_int_eq(plan.exports[0].profile, PLAN_PROFILE_IMAGE);
+	ck_assert_uint_eq(plan.exports[0].id, PLAN_IMAGE_EXPORT);
+	ck_assert_str_eq(plan.exports[1].guest, "/zz");
+	ck_assert(plan.exports[1].read_only && !plan.exports[1].store);
+	ck_assert_str_eq(plan_workspace(&plan)->guest, workspace);
+	ck_assert(holds(&plan_workspace(&plan)->hide, "/.matchlock"));
+	store = text_printf("%s/.local/state/matchlock/undo/%s/2", scratch, plan.id);
+	ck_assert_str_eq(plan_workspace(&plan)->store, store);
+	ck_assert(plan.home_is_empty);
+	ck_assert(strlen(plan.cwd) > 4 && strcmp(plan.cwd + strlen(plan.cwd) - 4, "/sub") == 0);
+	ck_assert_uint_eq(plan.warnings.count, 0);
+	plan_free(&plan);
+	run_options_free(&options);
+	free(store);
+	free(workspace);
+}
+END_TEST
+
+START_TEST(home_as_workspace)
+{
+	struct run_options options;
+	struct problem problem;
+	struct plan plan;
+	char *store;
+
+	ck_assert_int_eq(make_plan("--workspace @", &options, &plan, &problem), 0);
+	ck_assert_uint_eq(plan.warnings.count, 1);
+	ck_assert(!plan.home_is_empty);
+	/* The state directory is inside: hidden, and no place for the store. */
+	ck_assert(holds(&plan_workspace(&plan)->hide, "/.local/state/matchlock"));
+	store = text_printf("%s/.matchlock/undo/%s/2", scratch, plan.id);
+	ck_assert_str_eq(plan_workspace(&plan)->store, store);
+	ck_assert(plan_workspace(&plan)->store_inside);
+	free(store);
+	plan_free(&plan);
+	run_options_free(&options);
+}
+END_TEST
+
+START_TEST(credentials_are_warned_about)
+{
+	struct run_options options;
+	struct problem problem;
+	struct plan plan;
+
+	ck_assert_int_eq(make_plan("-v @/.ssh:/keys:ro", &options, &plan, &problem), 0);
+	ck_assert_uint_eq(plan.warnings.count, 1);
+	ck_assert_ptr_nonnull(strstr(plan.warnings.items[0], "credentials"));
+	plan_free(&plan);
+	run_options_free(&options);
+}
+END_TEST
+
+START_TEST(hidden_names_are_exact)
+{
+	struct run_options options;
+	struct problem problem;
+	struct plan plan;
+	char *state = text_printf("%s/da*ta[1]/state", scratch);
+
+	make("da*ta[1]/state");
+	setenv("XDG_STATE_HOME", state, 1);
+	paths_free(&paths);
+	ck_assert_int_eq(paths_find(&paths, &problem), 0);
+	ck_assert_int_eq(make_plan("--workspace @", &options, &plan, &problem), 0);
+	ck_assert(holds(&plan_workspace(&plan)->hide, "/da\\*ta\\[1\\]/state/matchlock"));
+	plan_free(&plan);
+	run_options_free(&options);
+	free(state);
+}
+END_TEST
+
+START_TEST(exports_file)
+{
+	struct run_options options;
+	struct problem problem;
+	struct plan plan;
+	json_t *json;
+	json_t *workspace;
+
+	ck_assert_int_eq(make_plan("--workspace @/project --allow-write Makefile", &options, &plan,
+				   &problem),
+			 0);
+	json = plan_exports_json(&plan, &options, &paths, NULL);
+	ck_assert_ptr_nonnull(json);
+	ck_assert_str_eq(json_string_value(json_object_get(json, "session")), plan.id);
+	ck_assert_uint_eq(json_array_size(json_object_get(json, "exports")), 2);
+	workspace = json_array_get(json_object_get(json, "exports"), 1);
+	ck_assert_str_eq(json_string_value(json_object_get(workspace, "profile")), "workspace");
+	ck_assert(json_is_false(json_object_get(workspace, "read_only")));
+	ck_assert_ptr_nonnull(json_object_get(workspace, "undo_store"));
+	ck_assert_uint_eq(json_array_size(json_object_get(workspace, "allow")), 1);
+	ck_assert_ptr_null(json_object_get(workspace, "policy"));
+	json_decref(json);
+	plan_free(&plan);
+	run_options_free(&options);
+}
+END_TEST
+
+START_TEST(environment_is_clean)
+{
+	char *file = text_printf("%s/env", scratch);
+	struct run_options options;
+	struct problem problem;
+	struct plan plan;
+	FILE *out = fopen(file, "w");
+
+	ck_assert_ptr_nonnull(out);
+	fputs("# comment\n\n  FROM_FILE=one\r\nPASSED\nBOTH=file\n", out);
+	fclose(out);
+	setenv("SECRET_TOKEN", "hunter2", 1);
+	setenv("PASSED", "on", 1);
+	setenv("PATH", "/opt/tool/bin:relative:/usr/bin::.", 1);
+	setenv("LC_TIME", "C", 1);
+	ck_assert_int_eq(make_plan("--env-file @/env -e BOTH=flag -e MISSING_HERE -e EMPTY=",
+				   &options, &plan, &problem),
+			 0);
+	ck_assert(holds(&plan.environment, "FROM_FILE=one"));
+	ck_assert(holds(&plan.environment, "PASSED=on"));
+	ck_assert(holds(&plan.environment, "BOTH=flag"));
+	ck_assert(!holds(&plan.environment, "BOTH=file"));
+	ck_assert(holds(&plan.environment, "EMPTY="));
+	ck_assert(holds(&plan.environment, "LC_TIME=C"));
+	ck_assert(holds(&plan.environment, "MATCHLOCK=1"));
+	for (size_t i = 0; i < plan.environment.count; i++) {
+		const char *entry = plan.environment.items[i];
+
+		ck_assert_ptr_null(strstr(entry, "hunter2"));
+		ck_assert(strncmp(entry, "MISSING_HERE", 12) != 0);
+		ck_assert(strncmp(entry, "TERM=", 5) != 0);
+		if (strncmp(entry, "PATH=", 5) == 0) {
+			ck_assert_ptr_eq(strstr(entry, "/opt/tool/bin:"), entry + 5);
+			ck_assert_ptr_null(strstr(entry, "relative"));
+			ck_assert_ptr_null(strstr(entry, "::"));
+		}
+	}
+	plan_free(&plan);
+	run_options_free(&options);
+	free(file);
+}
+END_TEST
+
+START_TEST(user_of_the_image)
+{
+	char *file = text_printf("%s/data/etc/passwd", scratch);
+	struct run_options options;
+	struct problem problem;
+	struct plan plan;
+	FILE *out;
+
+	make("data/etc");
+	out = fopen(file, "w");
+	ck_assert_ptr_nonnull(out);
+	fputs("builder:x:4242:4243::/build:/bin/ash\n", out);
+	fclose(out);
+	ck_assert_int_eq(make_plan("--image @/data -u builder:7", &options, &plan, &problem), 0);
+	ck_assert_uint_eq(plan.user.uid, 4242);
+	ck_assert_uint_eq(plan.user.gid, 7);
+	ck_assert_str_eq(plan.user.home, "/build");
+	ck_assert_str_eq(plan.user.shell, "/bin/ash");
+	plan_free(&plan);
+	run_options_free(&options);
+	free(file);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("cli_plan");
+	TCase *tests = tcase_create("all");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_add_checked_fixture(tests, set_up, tear_down);
+	tcase_add_loop_test(tests, refusals, 0, ARRAY_LENGTH(refused));
+	tcase_add_test(tests, usual_plan);
+	tcase_add_test(tests, home_as_workspace);
+	tcase_add_test(tests, credentials_are_warned_about);
+	tcase_add_test(tests, hidden_names_are_exact);
+	tcase_add_test(tests, exports_file);
+	tcase_add_test(tests, environment_is_clean);
+	tcase_add_test(tests, user_of_the_image);
+	suite_add_tcase(suite, tests);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
