@@ -159,10 +159,10 @@ static struct log_writer *open_log(const struct serve_options *options)
 	return NULL;
 }
 
-static int enter_jail(const struct log_writer *writer, const struct server *server,
+static int enter_jail(const struct log_writer *writer, const struct audit_server *server,
 		      const struct serve_options *options, struct jail_report *report)
 {
-	const struct jail_syscall_set *const sets[] = { &jail_calls_process, &server_calls };
+	const struct jail_syscall_set *const sets[] = { &jail_calls_process, &audit_server_calls };
 	const struct jail_rlimit limits[] = {
 		{ RLIMIT_CORE, 0 },
 		{ RLIMIT_NPROC, 0 },
@@ -173,7 +173,7 @@ static int enter_jail(const struct log_writer *writer, const struct server *serv
 
 	kept[kept_count++] = log_writer_log_fd(writer);
 	kept[kept_count++] = log_writer_head_fd(writer);
-	kept[kept_count++] = server_epoll_fd(server);
+	kept[kept_count++] = audit_server_epoll_fd(server);
 	for (size_t i = 0; i < options->source_count; i++)
 		kept[kept_count++] = options->sources[i];
 	const struct jail_spec spec = {
@@ -201,7 +201,7 @@ static int note_jail(struct log_writer *writer, const struct jail_report *report
 	return log_writer_note(writer, AUDIT_JAIL, text);
 }
 
-static int serve(struct log_writer *writer, struct server *server,
+static int serve(struct log_writer *writer, struct audit_server *server,
 		 const struct serve_options *options)
 {
 	struct jail_report report;
@@ -213,7 +213,7 @@ static int serve(struct log_writer *writer, struct server *server,
 	}
 	error = note_jail(writer, &report);
 	if (!error)
-		error = server_run(server);
+		error = audit_server_run(server);
 	if (!error)
 		error = log_writer_close(writer);
 	if (error) {
@@ -231,7 +231,7 @@ int command_serve(int argc, char **argv)
 {
 	struct serve_options options;
 	struct log_writer *writer;
-	struct server *server = NULL;
+	struct audit_server *server = NULL;
 	int status = EXIT_FAILURE;
 	int error;
 
@@ -253,12 +253,12 @@ int command_serve(int argc, char **argv)
 	writer = open_log(&options);
 	if (!writer)
 		return EXIT_FAILURE;
-	error = server_new(writer, options.sources, options.source_count, &server);
+	error = audit_server_new(writer, options.sources, options.source_count, &server);
 	if (error)
 		log_error("cannot watch the producers' sockets: %s", strerror(-error));
 	else
 		status = serve(writer, server, &options);
-	server_free(server);
+	audit_server_free(server);
 	log_writer_free(writer);
 	return status;
 }

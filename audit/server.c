@@ -23,25 +23,26 @@ static const struct jail_syscall calls[] = {
 	JAIL_CALL(SYS_pwrite64),
 	JAIL_CALL(SYS_fdatasync),
 };
-const struct jail_syscall_set server_calls = JAIL_SET(calls);
+const struct jail_syscall_set audit_server_calls = JAIL_SET(calls);
 
-struct server {
+struct audit_server {
 	struct log_writer *writer;
 	int epoll_fd;
 	int sources[SOURCES_MAX]; /* -1: has ended */
 	size_t source_count;
 	size_t open_count;
-	bool more_queued; /* some source filled its batch in this round */
+	bool more_queued;    /* some source filled its batch in this round */
+	unsigned since_rest; /* datagrams */
 	struct mmsghdr messages[SOURCE_BATCH];
 	struct iovec vectors[SOURCE_BATCH];
 	struct audit_event_view view;
 	uint8_t buffers[SOURCE_BATCH][AUDIT_EVENT_MAX];
 };
 
-int server_new(struct log_writer *writer, const int *sources, size_t count,
-	       struct server **ret_server)
+int audit_server_new(struct log_writer *writer, const int *sources, size_t count,
+		     struct audit_server **ret_server)
 {
-	struct server *server;
+	struct audit_server *server;
 
 	if (count == 0 || count > SOURCES_MAX)
 		return -EINVAL;
@@ -79,7 +80,7 @@ fail:;
 	return error;
 }
 
-void server_free(struct server *server)
+void audit_server_free(struct audit_server *server)
 {
 	if (!server)
 		return;
@@ -91,12 +92,13 @@ void server_free(struct server *server)
 	free(server);
 }
 
-int server_epoll_fd(const struct server *server)
+int audit_server_epoll_fd(const struct audit_server *server)
 {
 	return server->epoll_fd;
 }
 
-static int note_violation(struct server *server, size_t source, const char *what, unsigned length)
+static int note_violation(struct audit_server *server, size_t source, const char *what,
+			  unsigned length)
 {
 	char detail[128];
 
@@ -104,7 +106,7 @@ static int note_violation(struct server *server, size_t source, const char *what
 	return log_writer_note(server->writer, AUDIT_VIOLATION, detail);
 }
 
-static int take_datagram(struct server *server, size_t source, const struct mmsghdr *message)
+static int take_datagram(struct audit_server *server, size_t source, const struct mmsghdr *message)
 {
 	const void *data = message->msg_hdr.msg_iov->iov_base;
 	int error;
@@ -120,7 +122,7 @@ static int take_datagram(struct server *server, size_t source, const struct mmsg
 	return error;
 }
 
-static void end_source(struct server *server, size_t source)
+static void end_source(struct audit_server *server, size_t source)
 {
 	epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, server->sources[source], NULL);
 	close(server->sources[source]);
@@ -128,7 +130,7 @@ static void end_source(struct server *server, size_t source)
 	server->open_count--;
 }
 
-static int note_empty(struct server *server, size_t source, unsigned count)
+static int note_empty(struct audit_server *server, size_t source, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
 		int error = note_violation(server, source, "a malformed event", 0);
@@ -140,7 +142,7 @@ static int note_empty(struct server *server, size_t source, unsigned count)
 }
 
 /* After receipts without a byte: the end of the stream, or sent by a living producer? */
-static int judge_empty(struct server *server, size_t source, unsigned count)
+static int judge_empty(struct audit_server *server, size_t source, unsigned count)
 {
 	struct pollfd state = { .fd = server->sources[source], .events = POLLIN };
 	int queued = 0;
@@ -152,7 +154,7 @@ static int judge_empty(struct server *server, size_t source, unsigned count)
 	return 0;
 }
 
-static int serve_source(struct server *server, size_t source)
+static int serve_source(struct audit_server *server, size_t source)
 {
 	unsigned empty = 0;
 	int count = recvmmsg(server->sources[source], server->messages, SOURCE_BATCH, MSG_DONTWAIT,
@@ -163,6 +165,7 @@ static int serve_source(struct server *server, size_t source)
 			end_source(server, source);
 		return 0;
 	}
+	server->since_rest += (unsigned)count;
 	if (count == SOURCE_BATCH)
 		server->more_queued = true;
 	for (int i = 0; i < count; i++) {
@@ -184,17 +187,19 @@ static int serve_source(struct server *server, size_t source)
 }
 
 /* Everything that was queued is in the batch: to the file with it, then wait for more to gather. */
-static int rest(struct server *server)
+static int rest(struct audit_server *server)
 {
-	const struct timespec pause = { .tv_nsec = REST_NS };
+	bool busy = server->since_rest >= BUSY_DATAGRAMS;
+	const struct timespec pause = { .tv_nsec = busy ? REST_BUSY_NS : REST_NS };
 	int error = log_writer_flush(server->writer);
 
+	server->since_rest = 0;
 	if (!error && server->open_count > 0)
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
 	return error;
 }
 
-int server_run(struct server *server)
+int audit_server_run(struct audit_server *server)
 {
 	struct epoll_event events[SOURCES_MAX];
 

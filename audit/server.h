@@ -21,22 +21,26 @@
 
 #define SOURCES_MAX 64
 #define SOURCE_BATCH 16
-#define REST_NS 500000
+#define REST_NS 1000000
+/* After a round of many datagrams: about 160 fit into a socket, and a producer that finds it full
+ * would wait for the whole rest. */
+#define REST_BUSY_NS 200000
+#define BUSY_DATAGRAMS 64
 
 /* What the server and the log writer call, for the jail. */
-extern const struct jail_syscall_set server_calls;
+extern const struct jail_syscall_set audit_server_calls;
 
-struct server;
+struct audit_server;
 
 /* `sources` are the receiving ends (SOCK_SEQPACKET); the server owns them once this succeeds.
  * 0, -EINVAL for 0 or too many sources, or another negative errno. */
-int server_new(struct log_writer *writer, const int *sources, size_t count,
-	       struct server **ret_server);
-void server_free(struct server *server);
+int audit_server_new(struct log_writer *writer, const int *sources, size_t count,
+		     struct audit_server **ret_server);
+void audit_server_free(struct audit_server *server);
 /* The descriptor to keep in the jail. */
-int server_epoll_fd(const struct server *server);
+int audit_server_epoll_fd(const struct audit_server *server);
 
 /* Runs until every source has ended. 0, or the negative errno of the log. */
-int server_run(struct server *server);
+int audit_server_run(struct audit_server *server);
 
 #endif

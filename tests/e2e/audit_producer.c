@@ -158,38 +158,39 @@ static int produce(const struct session *session, int producer)
 	return 0;
 }
 
-static pid_t start_audit(const struct session *session)
+/* In the child: becomes the audit process. */
+static void exec_audit(const struct session *session, int directory)
 {
-	char *arguments[8 + 2 * PRODUCERS_MAX];
 	static char numbers[PRODUCERS_MAX + 1][16];
-	size_t count = 0;
-	pid_t child;
-	int directory = open(session->directory, O_RDONLY | O_DIRECTORY);
+	const char *arguments[8 + 2 * PRODUCERS_MAX] = { session->program, "serve",
+							 "--directory-fd", numbers[0] };
+	size_t count = 4;
 
-	if (directory < 0)
-		return -1;
 	snprintf(numbers[0], sizeof(numbers[0]), "%d", directory);
-	arguments[count++] = strdup(session->program);
-	arguments[count++] = strdup("serve");
-	arguments[count++] = strdup("--directory-fd");
-	arguments[count++] = numbers[0];
 	for (int i = 0; i < session->producers; i++) {
+		close(session->sending[i]);
 		snprintf(numbers[i + 1], sizeof(numbers[0]), "%d", session->receiving[i]);
-		arguments[count++] = strdup("--source-fd");
+		arguments[count++] = "--source-fd";
 		arguments[count++] = numbers[i + 1];
 	}
 	if (session->max_bytes) {
-		arguments[count++] = strdup("--max-bytes");
-		arguments[count++] = strdup(session->max_bytes);
+		arguments[count++] = "--max-bytes";
+		arguments[count++] = session->max_bytes;
 	}
-	arguments[count] = NULL;
+	execv(session->program, (char *const *)(uintptr_t)arguments);
+	_exit(127);
+}
+
+static pid_t start_audit(const struct session *session)
+{
+	int directory = open(session->directory, O_RDONLY | O_DIRECTORY);
+	pid_t child;
+
+	if (directory < 0)
+		return -1;
 	child = fork();
-	if (child == 0) {
-		for (int i = 0; i < session->producers; i++)
-			close(session->sending[i]);
-		execv(session->program, arguments);
-		_exit(127);
-	}
+	if (child == 0)
+		exec_audit(session, directory);
 	close(directory);
 	return child;
 }
