@@ -215,7 +215,8 @@ struct jail_spec {
 	unsigned namespaces;
 	unsigned namespaces_required; /* subset that must be had, or jail_enter() fails */
 	/* With CLONE_NEWNS: nothing can be opened by an absolute path any more. Descriptors that
-	 * were opened before keep working, relative opens included. */
+	 * were opened before keep working, relative opens included. To reopen an O_PATH descriptor
+	 * inside, open /proc/self/fd (O_PATH) before and openat() the number in it. */
 	bool empty_root;
 
 	uint64_t keep_capabilities; /* bits 1 << CAP_...; those not held are ignored */

@@ -670,6 +670,35 @@ static int use_descriptor_after_empty_root(void)
 		       : 1;
 }
 
+/* The way to open an O_PATH descriptor for reading, in spite of the empty root, of not being
+ * dumpable and of Landlock. */
+static int reopen_by_proc(void)
+{
+	struct jail_spec spec = basic_spec();
+	struct jail_path_rule rule = { directory('a'), JAIL_FS_READ_WRITE };
+	struct jail_report report;
+	int proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int file = openat(rule.fd, "file", O_PATH | O_CLOEXEC);
+	int outside = openat(directory('c'), "file", O_PATH | O_CLOEXEC);
+	char name[16];
+
+	spec.path_rules = &rule;
+	spec.path_rule_count = 1;
+	spec.namespaces = CLONE_NEWUSER | CLONE_NEWNS;
+	spec.empty_root = true;
+	enter(&spec, &report);
+	snprintf(name, sizeof(name), "%d", file);
+	if (openat(proc, name, O_RDONLY) < 0)
+		return 1;
+	snprintf(name, sizeof(name), "%d", outside);
+	return report.landlock_abi > 0 && openat(proc, name, O_RDONLY) >= 0 ? 2 : 0;
+}
+
+static int reopen_as_nobody(void)
+{
+	return as_nobody(reopen_by_proc);
+}
+
 static int use_descriptor_as_nobody(void)
 {
 	return as_nobody(use_descriptor_after_empty_root);
@@ -695,6 +724,8 @@ START_TEST(held_descriptors_outlive_an_empty_root)
 {
 	ck_assert_int_eq(outcome(use_descriptor_after_empty_root), 0);
 	ck_assert_int_eq(outcome(use_descriptor_as_nobody), 0);
+	ck_assert_int_eq(outcome(reopen_by_proc), 0);
+	ck_assert_int_eq(outcome(reopen_as_nobody), 0);
 }
 END_TEST
 
