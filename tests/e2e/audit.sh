@@ -83,6 +83,18 @@ session second second 1 0
 check "a second writer is refused" test "$said" = "$(printf 'second=1\nstatus=0')"
 check "and told why" grep -q 'already has a writer' "$scratch/second/stderr"
 
+locked_up() { # what the kernel says about the running process
+	local directory=$scratch/locked state
+	mkdir -m 700 "$directory"
+	"$producer" "$audit" "$directory" second 1 0 >/dev/null 2>&1 &
+	until [ -s "$directory/audit.jsonl" ]; do sleep 0.02; done
+	state=$(cat "/proc/$(pgrep -P $! | head -n 1)/status")
+	wait $!
+	grep -q '^Seccomp:.2$' <<<"$state" && grep -q '^NoNewPrivs:.1$' <<<"$state" &&
+		grep -q '^CapEff:.0*$' <<<"$state" && grep -q '^CapPrm:.0*$' <<<"$state"
+}
+check "the running process is under seccomp and has no capability" locked_up
+
 session flood flood 3 30000
 flood_is_fair() {
 	# The neighbours' 20 denials are in the log long before the flood of 30,000 is.
