@@ -18,9 +18,10 @@
 #define SIBLING_SIZE (24u * 1024u)
 #define SIBLINGS_MAX 16u
 #define OPS_PER_LISTING 4u
-/* Offsets after "." and "..", which the server knows nothing of. */
-#define AFTER_DOT INT64_C(0x7fffffffffff0001)
-#define AFTER_DOT_DOT INT64_C(0x7fffffffffff0002)
+/* Offsets after "." and "..", which the server knows nothing of; no file system's own are like
+ * these (ext4's end is INT64_MAX). */
+#define AFTER_DOT UINT64_C(0x7fffffffabad0001)
+#define AFTER_DOT_DOT UINT64_C(0x7fffffffabad0002)
 /* A listing can be overtaken by another reader's; not for ever. */
 #define ATTEMPTS 16
 
@@ -261,6 +262,7 @@ static void list(struct fused_worker *worker, const struct fused_request *reques
 		.plus = plus,
 	};
 	uint64_t offset = in->offset;
+	bool dots = offset == AFTER_DOT || offset == AFTER_DOT_DOT;
 	bool fresh = false;
 	bool done = false;
 	int result = 0;
@@ -271,13 +273,12 @@ static void list(struct fused_worker *worker, const struct fused_request *reques
 
 		page.length = 0;
 		if (offset == 0)
-			add_dot(&page, nodeid, (uint64_t)AFTER_DOT, ".");
-		if (offset == 0 || offset == (uint64_t)AFTER_DOT)
-			add_dot(&page, nodeid, (uint64_t)AFTER_DOT_DOT, "..");
+			add_dot(&page, nodeid, AFTER_DOT, ".");
+		if (offset == 0 || offset == AFTER_DOT)
+			add_dot(&page, nodeid, AFTER_DOT_DOT, "..");
 		fused_cache_lock(cache);
-		done = compose_known(cache, nodeid,
-				     in->offset >= (uint64_t)AFTER_DOT ? 0 : in->offset, &page,
-				     &fetch_offset, &begin, fresh) == 1;
+		done = compose_known(cache, nodeid, dots ? 0 : offset, &page, &fetch_offset, &begin,
+				     fresh) == 1;
 		fused_cache_unlock(cache);
 		if (!done) {
 			result = fetch(worker, nodeid, fetch_offset, begin);
