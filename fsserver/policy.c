@@ -556,6 +556,8 @@ bool policy_may_hide_below(const struct policy *policy, const char *path)
 	struct policy_matches matches;
 
 	prepared.heap = NULL;
+	if (!policy->refuses_reads)
+		return false;
 	if (policy->refuses_anywhere || *path == '\0')
 		return true;
 	if (policy_path_init(&prepared, path) < 0)

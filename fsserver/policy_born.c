@@ -62,8 +62,8 @@ void policy_roots_free(struct policy_roots *roots)
 
 	if (roots == NULL)
 		return;
-	HASH_ITER(hh, roots->table, root, next)
-	{
+	for (root = roots->table; root != NULL; root = next) {
+		next = root->hh.next;
 		HASH_DEL(roots->table, root);
 		free(root);
 	}
@@ -206,8 +206,8 @@ void policy_roots_removed(struct policy_roots *roots, const char *path)
 	struct root *root;
 	struct root *next;
 
-	HASH_ITER(hh, roots->table, root, next)
-	{
+	for (root = roots->table; root != NULL; root = next) {
+		next = root->hh.next;
 		if (is_at_or_below(root, path, length))
 			drop(roots, root);
 	}
@@ -253,8 +253,8 @@ void policy_roots_renamed(struct policy_roots *roots, const char *old_path, cons
 	struct root *next;
 
 	/* Two steps, because the new place may lie where entries are still to be read. */
-	HASH_ITER(hh, roots->table, root, next)
-	{
+	for (root = roots->table; root != NULL; root = next) {
+		next = root->hh.next;
 		if (!is_at_or_below(root, old_path, old_length))
 			continue;
 		roots->outside -= is_outside(root);
@@ -358,8 +358,8 @@ bool policy_roots_found_below(const struct policy_roots *roots, const char *path
 
 	if (roots->outside == 0)
 		return false;
-	HASH_ITER(hh, roots->table, root, next)
-	{
+	for (root = roots->table; root != NULL; root = next) {
+		next = root->hh.next;
 		if ((root->flags & ROOT_FOUND) != 0 && root->length > length &&
 		    is_at_or_below(root, path, length))
 			return true;
@@ -373,8 +373,8 @@ void policy_roots_each_born(const struct policy_roots *roots,
 	struct root *root;
 	struct root *next;
 
-	HASH_ITER(hh, roots->table, root, next)
-	{
+	for (root = roots->table; root != NULL; root = next) {
+		next = root->hh.next;
 		if (root->flags & ROOT_BORN)
 			callback(root->path, context);
 	}

@@ -19,6 +19,7 @@ struct policy {
 	bool image;
 	/* Some rule that refuses reads is not anchored: anything may be refused anywhere. */
 	bool refuses_anywhere;
+	bool refuses_reads;	  /* some rule does at all */
 	struct policy_set *rules; /* all but allow, on folded names */
 	struct policy_set *allow; /* on raw names */
 	struct policy_roots *roots;

@@ -93,10 +93,12 @@ static int add_rule(struct loader *loader, enum policy_effect effect, const char
 	}
 	rule.owned_label = owned_label;
 	rule.label = owned_label != NULL ? owned_label : label;
-	if ((effect == POLICY_EFFECT_HIDE || effect == POLICY_EFFECT_HIDE_BUILTIN ||
-	     effect == POLICY_EFFECT_DENY) &&
-	    !policy_glob_is_anchored(rule.glob))
-		loader->policy->refuses_anywhere = true;
+	if (effect == POLICY_EFFECT_HIDE || effect == POLICY_EFFECT_HIDE_BUILTIN ||
+	    effect == POLICY_EFFECT_DENY) {
+		loader->policy->refuses_reads = true;
+		if (!policy_glob_is_anchored(rule.glob))
+			loader->policy->refuses_anywhere = true;
+	}
 	return policy_set_add(set, &rule);
 }
 

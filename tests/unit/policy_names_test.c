@@ -312,6 +312,9 @@ START_TEST(a_listing_is_judged_where_something_may_hide)
 	ck_assert(!policy_may_hide_below(policy, "usr"));
 	ck_assert(!policy_may_hide_below(policy, "etc/alternatives"));
 	policy_free(policy);
+	policy = load_export(POLICY_PROFILE_WORKSPACE, "/w", NULL);
+	ck_assert(!policy_may_hide_below(policy, ""));
+	policy_free(policy);
 }
 END_TEST
 
