@@ -191,6 +191,8 @@ int session_object(struct undo *undo, const struct statx *stat, uint32_t directo
 	if (result < 0)
 		return result;
 	*ret_object = place_object(undo, &record.identity, undo->next_number++);
+	if (name[0])
+		(*ret_object)->flags |= SESSION_NAMED;
 	return 0;
 }
 
@@ -208,7 +210,7 @@ int session_touch(struct undo *undo, struct session_object *object, const struct
 		return 0;
 	if (!(object->flags & SESSION_BORN)) {
 		undo_attributes_from_statx(stat, &record.attributes);
-		if ((object->flags & SESSION_STAMPED) &&
+		if ((object->flags & (SESSION_STAMPED | SESSION_DIRTY)) == SESSION_STAMPED &&
 		    !timespec_equal(&object->stamp_modification, &record.attributes.modification))
 			record.flags |= UNDO_TOUCH_HOST_TIMES;
 		result = undo_log_append(&undo->log, &record);
@@ -584,22 +586,17 @@ void undo_usage(const struct undo *undo, uint64_t *ret_bytes, uint64_t *ret_entr
 
 /* ---- content and attributes ------------------------------------------------------------------ */
 
-/* The object behind `fd`, not met before: finds the directory of its path. Without a name (the
- * host removed it meanwhile) it is recorded without one. */
-static int meet_by_path(struct undo *undo, const struct statx *stat, const char *path,
-			struct session_object **ret_object)
+/* Splits `path`, makes its directories known, and checks that `stat` is what stands there. */
+static int find_by_path(struct undo *undo, const struct statx *stat, const char *path,
+			uint32_t *ret_directory, const char **ret_name)
 {
 	char parent[PATH_BYTES];
-	const char *slash;
+	const char *slash = strrchr(path, '/');
+	size_t length = slash ? (size_t)(slash - path) : 0;
+	cleanup_fd int fd = -1;
 	struct statx named;
-	uint32_t directory;
-	size_t length;
 	int result;
 
-	if (!path)
-		return session_object(undo, stat, 0, "", ret_object);
-	slash = strrchr(path, '/');
-	length = slash ? (size_t)(slash - path) : 0;
 	if (length >= sizeof(parent))
 		return -ENAMETOOLONG;
 	memcpy(parent, path, length);
@@ -607,22 +604,47 @@ static int meet_by_path(struct undo *undo, const struct statx *stat, const char 
 	path = slash ? slash + 1 : path;
 	if (!undo_name_valid(path, strlen(path)))
 		return -EINVAL;
-	result = know_ancestors(undo, parent, &directory);
+	result = know_ancestors(undo, parent, ret_directory);
 	if (result < 0)
 		return result;
-	{
-		cleanup_fd int fd =
-			undo_open_beneath(undo->root_fd, parent, O_PATH | O_DIRECTORY, 0);
-
-		if (fd < 0 || undo_statx(fd, path, &named) < 0 || named.stx_ino != stat->stx_ino)
-			return -ESTALE;
-	}
-	return session_object(undo, stat, directory, path, ret_object);
+	fd = undo_open_beneath(undo->root_fd, parent, O_PATH | O_DIRECTORY, 0);
+	if (fd < 0 || undo_statx(fd, path, &named) < 0 || named.stx_ino != stat->stx_ino)
+		return -ESTALE;
+	*ret_name = path;
+	return 0;
 }
 
+/* What the kernel calls `fd`, below the root; NULL when it has no name there. */
+static const char *path_of_fd(struct undo *undo, int fd, char path[PATH_BYTES])
+{
+	char root[PATH_BYTES];
+	ssize_t length = readlinkat(undo->proc_fd, undo_number_name((uint64_t)fd).text, path,
+				    PATH_BYTES - 1);
+	ssize_t root_length =
+		readlinkat(undo->proc_fd, undo_number_name((uint64_t)undo->root_fd).text, root,
+			   PATH_BYTES - 1);
+
+	if (length < 0 || root_length < 0)
+		return NULL;
+	path[length] = '\0';
+	if (root_length == 1) /* "/" */
+		root_length = 0;
+	if (length <= root_length + 1 || memcmp(path, root, (size_t)root_length) != 0 ||
+	    path[root_length] != '/')
+		return NULL;
+	return path + root_length + 1;
+}
+
+/* The object behind `fd`, made known. Without a name (the host removed it meanwhile) it is
+ * recorded without one, and a name learnt later is recorded as a claim. */
 static int meet(struct undo *undo, int fd, struct undo_inode inode, const char *path,
 		struct statx *ret_stat, struct session_object **ret_object)
 {
+	struct session_entry *entry;
+	char buffer[PATH_BYTES];
+	const char *name = "";
+	uint32_t directory = 0;
+	uint32_t number;
 	int result;
 
 	if (inode.device != undo->device)
@@ -635,9 +657,31 @@ static int meet(struct undo *undo, int fd, struct undo_inode inode, const char *
 	if (ret_stat->stx_ino != inode.ino)
 		return -ESTALE;
 	*ret_object = find_identity(undo, ret_stat);
-	if (*ret_object)
+	if (*ret_object && (!path || ((*ret_object)->flags & (SESSION_BORN | SESSION_NAMED))))
 		return 0;
-	return meet_by_path(undo, ret_stat, path, ret_object);
+	if (*ret_object) {
+		number = (*ret_object)->number;
+		result = find_by_path(undo, ret_stat, path, &directory, &name);
+		*ret_object = find_identity(undo, ret_stat);
+		if (result < 0 || !*ret_object || (*ret_object)->number != number)
+			return result < 0 ? result : -ESTALE;
+		result = session_claim(undo, directory, name, *ret_object, &entry);
+		if (result == 0 && entry->claimed == number)
+			(*ret_object)->flags |= SESSION_NAMED;
+	} else {
+		const char *known = path ? path : path_of_fd(undo, fd, buffer);
+
+		if (known)
+			result = find_by_path(undo, ret_stat, known, &directory, &name);
+		if (result < 0 && !path) { /* a guess that did not hold */
+			directory = 0;
+			name = "";
+			result = 0;
+		}
+		if (result == 0)
+			result = session_object(undo, ret_stat, directory, name, ret_object);
+	}
+	return result;
 }
 
 int undo_will_write(struct undo *undo, int fd, struct undo_inode inode, const char *path,
@@ -733,6 +777,7 @@ static int will_name(struct undo *undo, int parent_fd, const char *parent_path, 
 		.name_length = strlen(name),
 	};
 	struct session_entry *entry;
+	struct statx stat;
 	uint32_t directory;
 	uint32_t at = 0;
 	uint32_t hash;
@@ -742,6 +787,10 @@ static int will_name(struct undo *undo, int parent_fd, const char *parent_path, 
 		result = reserve_object(undo);
 	if (result < 0)
 		return result;
+	/* The record says that nothing was there; what is there must not be taken for ours. */
+	result = undo_statx(parent_fd, name, &stat);
+	if (result != -ENOENT)
+		return result < 0 ? result : -EEXIST;
 	hash = undo_slots_hash_name(&undo->entry_slots, directory, name, record.name_length);
 	entry = find_entry(undo, directory, name, hash);
 	if (!entry) {

@@ -202,6 +202,43 @@ static int restore_xattrs(struct undo_model *model, const struct model_object *o
 	return 0;
 }
 
+bool undo_xattrs_differ(struct undo_model *model, uint32_t number)
+{
+	const struct model_object *object = undo_model_object(model, number);
+	cleanup_fd int fd = -1;
+	cleanup_free char *list = NULL;
+	cleanup_free char *values = NULL;
+	uint32_t seen = 0;
+	uint32_t logged = 0;
+	ssize_t length;
+
+	if (!(S_ISREG(object->mode) || S_ISDIR(object->mode)) ||
+	    !(object->touched & UNDO_TOUCH_XATTRS))
+		return false;
+	fd = undo_model_open(model, number, O_RDONLY);
+	list = malloc(LIST_BYTES);
+	values = malloc((size_t)UNDO_DATA_MAX * 2);
+	length = fd >= 0 && list && values ? flistxattr(fd, list, LIST_BYTES) : -1;
+	for (uint32_t i = object->first_xattr; i; i = model->xattrs[i - 1].next)
+		logged++;
+	for (ssize_t at = 0; at < length; at += (ssize_t)strlen(list + at) + 1) {
+		const struct model_xattr *xattr;
+		ssize_t size;
+
+		if (strncmp(list + at, "user.", 5) != 0)
+			continue;
+		xattr = find_xattr(model, object, list + at);
+		size = fgetxattr(fd, list + at, values, UNDO_DATA_MAX);
+		if (!xattr || size != (ssize_t)xattr->length ||
+		    pread(model->log_fd, values + UNDO_DATA_MAX, (size_t)size,
+			  (off_t)xattr->offset) != size ||
+		    memcmp(values, values + UNDO_DATA_MAX, (size_t)size) != 0)
+			return true;
+		seen++;
+	}
+	return length >= 0 && seen != logged;
+}
+
 static int reach_xattrs(struct undo_model *model, uint32_t number, int path)
 {
 	const struct model_object *object = undo_model_object(model, number);

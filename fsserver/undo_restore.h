@@ -22,6 +22,8 @@ enum rollback_decision {
 int undo_restore_content(struct undo_model *model, uint32_t number);
 /* Mode, owner, xattrs and times, as far as the session touched them and `decision` allows. */
 int undo_restore_attributes(struct undo_model *model, uint32_t number, uint32_t decision);
+/* Whether the object's user.* attributes are no longer those in the log. */
+bool undo_xattrs_differ(struct undo_model *model, uint32_t number);
 /* Whether the content before can be had at all. */
 bool undo_has_before(struct undo_model *model, uint32_t number);
 /* Writes the content before into the empty file `target`. */

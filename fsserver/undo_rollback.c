@@ -7,10 +7,11 @@
  *        is in the way is moved to stage/
  *     2  what belongs somewhere is moved there, by one rename each, from wherever it is; places
  *        nearest to the root first, so that no directory is ever moved below itself
- *     3  what is left over is removed: further names of linked files, the session's directories
- *     4  content, then attributes of files, then those of directories, whose times the steps
- *        before have changed
- *     5  everything is on disk before `progress` says done
+ *     3  content and attributes of files are put back
+ *     4  what is left over is removed: further names of linked files, by which step 3 may have had
+ *        to find them, and the session's directories
+ *     5  attributes of directories, whose times the steps before have changed
+ *     6  everything is on disk before `progress` says done
  */
 #include <dirent.h>
 #include <errno.h>
@@ -190,6 +191,9 @@ static int compare_instances(const void *a, const void *b)
 
 	if (left->object != right->object)
 		return left->object < right->object ? -1 : 1;
+	/* What is in the store comes first: what is left over in the tree can be told by name. */
+	if (left->directory != right->directory)
+		return left->directory > right->directory ? -1 : 1;
 	return left->name < right->name ? -1 : left->name > right->name;
 }
 
@@ -268,8 +272,7 @@ static void report_redirect(struct rollback *rollback, uint32_t index)
 }
 
 /* The directory where it belongs is gone: the host removed it. */
-static bool homeless(struct rollback *rollback, const struct model_instance *instance,
-		     uint32_t index)
+static bool homeless(struct rollback *rollback, struct model_instance *instance, uint32_t index)
 {
 	struct undo_model *model = &rollback->model;
 	const char *name = undo_model_name(model, instance->name);
@@ -285,6 +288,7 @@ static bool homeless(struct rollback *rollback, const struct model_instance *ins
 		return false;
 	entry_path(rollback, index, path);
 	rollback_kept(rollback, path, kept);
+	instance->used = true;
 	return true;
 }
 
@@ -407,7 +411,8 @@ static void drop_instance(struct rollback *rollback, const struct model_instance
 	if (fd < 0 || object->born || undo_statx(fd, name, &stat) < 0 ||
 	    undo_model_identify(model, &stat) != instance->object)
 		return;
-	if (!S_ISDIR(stat.stx_mode) && stat.stx_nlink > 1 && instance->directory != MODEL_GRAVE) {
+	if (!S_ISDIR(stat.stx_mode) && stat.stx_nlink > 1 &&
+	    (instance->directory != MODEL_GRAVE || object->now_directory < MODEL_STAGE)) {
 		if (unlinkat(fd, name, 0) == 0)
 			rollback->report.removed++;
 		return;
@@ -606,6 +611,7 @@ static int carry_out(struct rollback *rollback)
 	result = place_all(rollback);
 	if (result < 0)
 		return result;
+	restore_objects(rollback, false);
 	for (uint32_t i = 0; i < model->instance_count; i++) {
 		if (!model->instances[i].used)
 			drop_instance(rollback, &model->instances[i]);
@@ -620,7 +626,6 @@ static int carry_out(struct rollback *rollback)
 			rollback_failed(rollback, path, result);
 		}
 	}
-	restore_objects(rollback, false);
 	restore_objects(rollback, true);
 	return 0;
 }

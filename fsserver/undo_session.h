@@ -23,6 +23,7 @@ enum session_flag {
 	SESSION_DIRTY = 1 << 10,     /* changes go on since the last stamp; identity was verified */
 	SESSION_COVERED = 1 << 11,   /* the whole content is in the store */
 	SESSION_STAMPED = 1 << 12,
+	SESSION_NAMED = 1 << 14, /* the log holds a name by which it can be found */
 	SESSION_MOVED = 1 << 13, /* not (only) at the names where the session met it */
 };
 
