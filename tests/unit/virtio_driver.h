@@ -20,6 +20,7 @@
 #define DRIVER_GUEST_BASE UINT64_C(0x100000)
 #define DRIVER_USER_BASE UINT64_C(0x7f0000000000)
 #define DRIVER_MEMORY (4 * 1024 * 1024)
+#define DRIVER_GUARD 65536
 #define DRIVER_QUEUE_SIZE 64
 #define DRIVER_QUEUE_SPACE 0x4000
 #define DRIVER_BUFFERS 0x10000 /* where the buffers start */
@@ -72,8 +73,14 @@ static inline void driver_init(struct driver *driver)
 {
 	memset(driver, 0, sizeof(*driver));
 	driver->fd = driver_memory_file(DRIVER_MEMORY);
-	driver->bytes =
-		mmap(NULL, DRIVER_MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED, driver->fd, 0);
+	/* The kernel maps downwards: the space without access in front of this mapping ends up
+	 * behind the device's, so that an access past guest memory faults. */
+	driver->bytes = mmap(NULL, DRIVER_MEMORY + DRIVER_GUARD, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (driver->bytes == MAP_FAILED)
+		abort();
+	driver->bytes = mmap(driver->bytes + DRIVER_GUARD, DRIVER_MEMORY, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_FIXED, driver->fd, 0);
 	if (driver->bytes == MAP_FAILED ||
 	    guest_memory_map(&driver->memory, driver->fd, 0, DRIVER_GUEST_BASE, DRIVER_USER_BASE,
 			     DRIVER_MEMORY) < 0)
@@ -92,7 +99,7 @@ static inline void driver_init(struct driver *driver)
 static inline void driver_release(struct driver *driver)
 {
 	guest_memory_release(&driver->memory);
-	munmap(driver->bytes, DRIVER_MEMORY);
+	munmap(driver->bytes - DRIVER_GUARD, DRIVER_MEMORY + DRIVER_GUARD);
 	close(driver->fd);
 }
 
