@@ -71,7 +71,7 @@ int descriptors_close_others(const int *keep, size_t keep_count)
 	cleanup_free int *sorted = NULL;
 	int error;
 
-	if (keep_count > JAIL_KEEP_FDS_MAX)
+	if (keep_count > 2 * JAIL_KEEP_FDS_MAX)
 		return -EINVAL;
 	sorted = calloc(keep_count + 1, sizeof(*sorted));
 	if (!sorted)

@@ -7,7 +7,7 @@
 #include <stddef.h>
 
 /* Closes every descriptor above 2 that is not in `keep` (any order, negative entries skipped).
- * Returns 0 or a negative errno; -EINVAL for more than JAIL_KEEP_FDS_MAX. */
+ * Returns 0 or a negative errno; -EINVAL for more than twice JAIL_KEEP_FDS_MAX. */
 int descriptors_close_others(const int *keep, size_t keep_count);
 
 #define JAIL_KEEP_FDS_MAX 4096

@@ -1,6 +1,7 @@
 #include "jail/jail.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "jail/calls.h"
 #include "jail/capabilities.h"
 #include "jail/descriptors.h"
@@ -11,6 +12,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -40,13 +42,34 @@ int __lsan_is_turned_off(void)
 }
 #endif
 
+static bool is_kept(const struct jail_spec *spec, int fd)
+{
+	for (size_t i = 0; i < spec->keep_fd_count; i++) {
+		if (spec->keep_fds[i] == fd)
+			return true;
+	}
+	return fd < 3;
+}
+
+/* The descriptors of Landlock rules live until that stage. */
 static int enter_descriptors(const struct jail_spec *spec, struct jail_report *report)
 {
+	cleanup_free int *kept = NULL;
+	size_t count = spec->keep_fd_count;
 	int error;
 
 	if (spec->keep_all_fds)
 		return 0;
-	error = descriptors_close_others(spec->keep_fds, spec->keep_fd_count);
+	if (count > JAIL_KEEP_FDS_MAX || spec->path_rule_count > JAIL_KEEP_FDS_MAX)
+		return -EINVAL;
+	kept = calloc(count + spec->path_rule_count + 1, sizeof(*kept));
+	if (!kept)
+		return -ENOMEM;
+	if (count > 0)
+		memcpy(kept, spec->keep_fds, count * sizeof(*kept));
+	for (size_t i = 0; i < spec->path_rule_count; i++)
+		kept[count++] = spec->path_rules[i].fd;
+	error = descriptors_close_others(kept, count);
 	report->descriptors_closed = !error;
 	return error;
 }
@@ -89,9 +112,16 @@ static int enter_landlock(const struct jail_spec *spec, struct jail_report *repo
 {
 	int error = landlock_enter(spec, &report->landlock_abi, &report->landlock_errno);
 
-	if (!error && report->landlock_abi > 0)
+	if (error)
+		return error;
+	if (report->landlock_abi > 0)
 		report->landlock_rules = spec->path_rule_count;
-	return error;
+	for (size_t i = 0; !spec->keep_all_fds && i < spec->path_rule_count; i++) {
+		/* The same descriptor in two rules is closed once; EBADF after that is fine. */
+		if (!is_kept(spec, spec->path_rules[i].fd))
+			close(spec->path_rules[i].fd);
+	}
+	return 0;
 }
 
 static int enter_capabilities(const struct jail_spec *spec, struct jail_report *report)

@@ -162,9 +162,10 @@ extern const struct jail_syscall_set jail_calls_threads;
 	 JAIL_FS_MAKE_FIFO | JAIL_FS_MAKE_SOCK | JAIL_FS_REFER)
 
 /* Access to everything beneath `fd` (a directory, O_PATH will do) or to the file `fd` itself,
- * where rights that only directories have are dropped. Descriptors stay the caller's; they may
- * be closed after jail_enter(). Descriptors that were opened before keep the rights of their
- * open, except that device ioctls are not affected and everything opened relative to them is. */
+ * where rights that only directories have are dropped. A rule's descriptor needs not be among
+ * keep_fds; unless it is, jail_enter() closes it once the rule is in place. What was opened for
+ * reading or writing before the jail keeps the rights of its open, device ioctls included; what
+ * is opened relative to an old descriptor is judged by the rules. */
 struct jail_path_rule {
 	int fd;
 	uint64_t access;

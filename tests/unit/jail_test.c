@@ -537,6 +537,21 @@ START_TEST(capabilities_go_except_those_kept)
 }
 END_TEST
 
+static int rule_without_keeping(void)
+{
+	struct jail_path_rule rules[2];
+	struct jail_spec spec = landlock_spec(rules);
+	struct jail_report report;
+
+	spec.keep_all_fds = false;
+	spec.keep_fds = &rules[1].fd;
+	spec.keep_fd_count = 1;
+	enter(&spec, &report);
+	if (fcntl(rules[0].fd, F_GETFD) >= 0 || errno != EBADF)
+		return 1;
+	return openat(rules[1].fd, "file", O_RDWR) >= 0 ? 0 : 2;
+}
+
 static bool take_close_range_away;
 
 static int look_at_descriptors(void)
@@ -565,6 +580,7 @@ START_TEST(descriptors_go_except_those_kept)
 {
 	take_close_range_away = _i == 1;
 	ck_assert_int_eq(outcome(look_at_descriptors), 0);
+	ck_assert_int_eq(outcome(rule_without_keeping), 0);
 }
 END_TEST
 
