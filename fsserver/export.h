@@ -61,6 +61,7 @@ struct export
 	struct node *cache_oldest;
 	unsigned cache_count;
 
+	bool unstamped; /* some handle is */
 	struct watch *watch; /* NULL until a notification stream is open */
 	unsigned request_streams;
 };

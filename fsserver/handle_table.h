@@ -30,6 +30,7 @@ struct handle {
 	/* What happened through this handle. */
 	bool created;
 	bool changed;
+	bool unstamped; /* changed since the undo log was last told how the file stands */
 	uint64_t bytes_written;
 	bool before_known;
 	uint8_t before[SHA256_DIGEST_LENGTH];

@@ -95,6 +95,10 @@ int64_t job_do_pending(struct job *job);
 /* Gives back all references; the reply and request buffers too unless taken. */
 void job_end(struct job *job);
 
+/* Tells the undo log how the files stand that are being written, so that after a crash a roll-back
+ * takes only the latest changes for possible edits by the host. Cheap when there are none. */
+void operations_stamp(struct export *export);
+
 /* Ends every handle (audit and undo are told), and all lookups: the guest is gone. */
 void operations_guest_gone(struct export *export);
 

@@ -63,6 +63,9 @@ int operation_lookup(struct job *job, const struct fs_request *request)
 	error = export_open_child(export, parent->fd, request->name, &fd, &stat);
 	if (error == -ENOENT)
 		return reply_missing(job, parent);
+	/* An image has its own /proc, /sys and /dev, made by the guest: the host's are not there. */
+	if (error == -EXDEV && export->config->cross_mounts)
+		return reply_missing(job, parent);
 	if (error == -EXDEV)
 		return guard_refuse(export, "lookup", request->name, "mount: not crossed",
 				    "Another file system is mounted there, and the export stays "
@@ -193,7 +196,7 @@ int operations_truncate(struct job *job, struct node *node, struct handle *handl
 	if (ftruncate(fd, (off_t)size) < 0)
 		return -errno;
 	if (handle)
-		handle->changed = true;
+		operations_changed(export, handle);
 	else
 		operations_report(export, "truncate", path ? path : "(unlinked)", NULL, NULL);
 	node->content_known = false;

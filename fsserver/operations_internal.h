@@ -51,6 +51,8 @@ uint32_t job_attr_validity(struct job *job, const struct node *node, const struc
 
 /* After a change to the node made by this guest: what it now is, is what the guest expects. */
 void operations_told(struct node *node, const struct statx *stat);
+/* Notes that content changed through the handle. */
+void operations_changed(struct export *export, struct handle *handle);
 /* Tells undo and audit what a handle did, and takes it out of the table. */
 void operations_release(struct export *export, struct handle *handle);
 /* Tells the audit log of a change. */

@@ -169,18 +169,46 @@ static void report_handle(struct export *export, struct handle *handle, const st
 			});
 }
 
-void operations_release(struct export *export, struct handle *handle)
+void operations_changed(struct export *export, struct handle *handle)
+{
+	handle->changed = true;
+	handle->unstamped = true;
+	export->unstamped = true;
+}
+
+static void stamp(struct export *export, struct handle *handle)
 {
 	struct statx stat;
 	struct stat now;
 
-	if ((handle->changed || handle->created) && host_stat(handle->fd, &stat) == 0) {
-		if (export->undo && handle->changed) {
-			host_stat_convert(&stat, &now);
-			undo_did_change(export->undo, operations_inode(&stat), &now);
-		}
+	if (!handle->unstamped)
+		return;
+	handle->unstamped = false;
+	if (!export->undo || host_stat(handle->fd, &stat))
+		return;
+	host_stat_convert(&stat, &now);
+	undo_did_change(export->undo, operations_inode(&stat), &now);
+}
+
+void operations_stamp(struct export *export)
+{
+	uint32_t position = 0;
+	struct handle *handle;
+
+	if (!export->unstamped)
+		return;
+	export->unstamped = false;
+	while ((handle = handle_table_next(&export->handles, &position)))
+		stamp(export, handle);
+}
+
+void operations_release(struct export *export, struct handle *handle)
+{
+	struct statx stat;
+
+	stamp(export, handle);
+	if ((handle->changed || handle->created) && host_stat(handle->fd, &stat) == 0)
 		report_handle(export, handle, &stat);
-	}
 	handle_table_remove(&export->handles, handle);
 	handle_unreference(&export->handles, export->nodes, handle);
 }
@@ -348,7 +376,7 @@ static int before_change(struct job *job, struct handle *handle, const char *ope
 		error = undo_will_write(export->undo, handle->fd, operations_inode(ret_stat), path,
 					offset, length);
 	if (!error)
-		handle->changed = true;
+		operations_changed(export, handle);
 	return error;
 }
 
@@ -507,8 +535,6 @@ int operation_fsync(struct job *job, const struct fs_request *request)
 	struct export *export = job->export;
 	struct handle *handle;
 	struct node *node;
-	struct statx stat;
-	struct stat now;
 	int fd;
 	int error = job_node(job, request->fsync.nodeid, &node);
 
@@ -525,10 +551,8 @@ int operation_fsync(struct job *job, const struct fs_request *request)
 	else
 		error = export_read_fd(export, node, &fd);
 	if (!error && export->undo) {
-		if (handle && handle->changed && host_stat(fd, &stat) == 0) {
-			host_stat_convert(&stat, &now);
-			undo_did_change(export->undo, operations_inode(&stat), &now);
-		}
+		if (handle)
+			stamp(export, handle);
 		error = undo_sync(export->undo);
 	}
 	if (!error)

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What a completion is about: the low bits of its user data, a pointer beside them. */
@@ -31,6 +32,7 @@ struct session {
 	unsigned stream_count;
 	unsigned jobs; /* in the ring */
 	bool ending;
+	time_t upkeep_second;
 };
 
 static void serve_stream(struct session *session, struct stream *stream);
@@ -497,12 +499,37 @@ static bool serve_ready(struct session *session)
 	return ready;
 }
 
+static bool upkeep_waits(const struct session *session)
+{
+	for (size_t i = 0; i < session->options.export_count; i++) {
+		if (session->options.exports[i]->unstamped)
+			return true;
+	}
+	return report_waits(session->options.server->report);
+}
+
+/* What is due about once a second, if at all. */
+static void keep_up(struct session *session)
+{
+	struct timespec now;
+
+	if (!upkeep_waits(session))
+		return;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (now.tv_sec == session->upkeep_second)
+		return;
+	session->upkeep_second = now.tv_sec;
+	for (size_t i = 0; i < session->options.export_count; i++)
+		operations_stamp(session->options.exports[i]);
+	report_flush(session->options.server->report, false);
+}
+
 /* Handles what has completed; waits for the first unless something is ready anyway. */
 static int turn(struct session *session, bool wait)
 {
 	struct io_uring *ring = session->options.ring;
 	struct __kernel_timespec limit = { .tv_sec = 1 };
-	bool timed = report_waits(session->options.server->report);
+	bool timed = upkeep_waits(session);
 	struct io_uring_cqe *completion;
 	int result;
 
@@ -567,8 +594,7 @@ int session_run(struct session *session)
 	while (!result && !session->ending && !report_failed(report)) {
 		result = turn(session, !ready);
 		ready = serve_ready(session);
-		if (report_waits(report))
-			report_flush(report, false);
+		keep_up(session);
 	}
 	session->ending = true;
 	ended = finish(session);

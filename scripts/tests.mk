@@ -18,9 +18,13 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(CHECK_LIBRARIES) $(TEST_LIBRARIES)
 
-$(BUILD)/tests/e2e/%: $(BUILD)/tests/e2e/%.o $(TEST_ARCHIVES)
+# What the drivers share, such as the clients that play a guest.
+E2E_LIBRARY := $(BUILD)/tests/e2e/lib.a
+$(E2E_LIBRARY): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/e2e/lib/*.c))
+
+$(BUILD)/tests/e2e/%: $(BUILD)/tests/e2e/%.o $(E2E_LIBRARY) $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(E2E_LIBRARY) $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
 
 # Programs that run inside a test's VM, where there is no libc.
 $(BUILD)/tests/guest/%: $(BUILD)/tests/guest/%.o $(BUILD)/wire.a $(BUILD)/base.a
