@@ -226,6 +226,9 @@ int exec_process_start(const struct agent_exec *exec, struct process_tree *tree,
 	struct stdio stdio = { .child = { -1, -1, -1 }, .server = { -1, -1, -1 } };
 	int result = start(exec, tree, &stdio, ret_process, ret_stage);
 
+	ret_process->slave_fd = -1;
+	if (result == 0 && (exec->flags & AGENT_EXEC_PTY))
+		ret_process->slave_fd = steal_fd(&stdio.child[0]);
 	close_all(stdio.child, 3);
 	if (result < 0) {
 		close_all(stdio.server, 3);

@@ -19,6 +19,10 @@ struct exec_process {
 	/* The server's ends, non-blocking: input (-1 without), output, errors (-1 with a pty, whose
 	 * master is `input` and, duplicated, `output`). */
 	int ends[3];
+	/* A pty's slave, or -1. Kept open until the command's first process has ended: with no
+	 * slave open at all the master would report a hang-up, and closing the master then hangs
+	 * up on a process that had merely closed its streams before it exits. */
+	int slave_fd;
 	/* Carries one struct exec_report if the program could not be run; end of file means that
 	 * it runs. */
 	int report_fd;

@@ -76,6 +76,7 @@ struct exec {
 	bool failed; /* EXEC_FAILED was sent; there is no EXITED to come */
 	pid_t pid;
 	int report_fd; /* -1 once the program runs */
+	int slave_fd;  /* of the pty while RUNNING; or -1 */
 	int report_poll;
 	int status; /* of wait4(2) */
 	struct rusage usage;
@@ -342,6 +343,13 @@ static void close_streams(struct exec *exec)
 		stream_close(&exec->streams[i]);
 }
 
+static void close_slave(struct exec *exec)
+{
+	if (exec->slave_fd >= 0)
+		close(exec->slave_fd);
+	exec->slave_fd = -1;
+}
+
 static void kill_exec(struct exec *exec)
 {
 	process_tree_kill(&exec->tree);
@@ -375,6 +383,7 @@ static int start_exec(struct server *server, const struct agent_exec *request)
 	exec->state = EXEC_RUNNING;
 	exec->pid = process.pid;
 	exec->report_fd = process.report_fd;
+	exec->slave_fd = process.slave_fd;
 	exec->quiet_since_ms = now_ms();
 	result = open_streams(server, exec, &process);
 	if (result < 0) {
@@ -500,6 +509,7 @@ static int reap(struct server *server)
 			exec->status = status;
 			exec->usage = usage;
 			exec->quiet_since_ms = now_ms();
+			close_slave(exec);
 			/* Nobody is left to read it. */
 			stream_close(&exec->streams[STREAM_INPUT]);
 		} else if (server->options->on_child) {
@@ -706,6 +716,7 @@ int exec_server_run(const struct exec_server_options *options)
 			continue;
 		kill_exec(exec);
 		close_streams(exec);
+		close_slave(exec);
 		if (exec->report_fd >= 0)
 			close(exec->report_fd);
 	}
