@@ -275,11 +275,15 @@ void fused_export_statistics(struct fused_export *export, char *text, size_t cap
 		export->cache.handle_count, export->cache.content_total);
 	for (unsigned opcode = 0; opcode < FUSED_OPCODES && length < capacity; opcode++) {
 		uint64_t count = 0;
+		uint64_t asked = 0;
 
-		for (uint32_t i = 0; i < export->worker_count; i++)
+		for (uint32_t i = 0; i < export->worker_count; i++) {
 			count += export->workers[i].requests[opcode];
+			asked += export->workers[i].asked[opcode];
+		}
 		if (count > 0)
-			length += (size_t)snprintf(text + length, capacity - length, "%u:%llu,",
-						   opcode, (unsigned long long)count);
+			length += (size_t)snprintf(
+				text + length, capacity - length, "%u:%llu/%llu,", opcode,
+				(unsigned long long)asked, (unsigned long long)count);
 	}
 }

@@ -173,7 +173,7 @@ int fused_reply_error(const struct fused_reply *reply, unsigned index)
 {
 	if (index < reply->count)
 		return -(int)reply->ops[index].error;
-	return -(int)reply->ops[reply->count - 1].error;
+	return reply->count > 0 ? -(int)reply->ops[reply->count - 1].error : -EIO;
 }
 
 int fused_reply_fixed(const struct fused_reply *reply, unsigned index, void *ret_body, size_t size)

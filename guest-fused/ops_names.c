@@ -254,7 +254,30 @@ static void doubt_directory(struct fused_worker *worker, uint64_t nodeid, int er
 	fused_cache_unlock(cache);
 }
 
-/* Takes the new object's entry from operation 0 and composes the kernel's. */
+/* Asks for what the kernel will want to know of the directory after the change before it lets
+ * anybody use it again. */
+static void ask_parent(struct fused_worker *worker, uint64_t parent)
+{
+	fused_frame_node(&worker->frame, FS_GETATTR, parent, FS_HANDLE_NONE);
+}
+
+/* With the lock held: a change to a directory, begun at `since`, is done; operation `index` of
+ * the reply is its GETATTR. Returns whether nothing else happened to it. */
+static bool directory_changed(struct fused_worker *worker, struct fused_node *directory,
+			      uint64_t since, unsigned index)
+{
+	struct fused_cache *cache = &worker->export->cache;
+	bool alone = directory->changed == since;
+	uint64_t now = fused_node_touch(cache, directory);
+	struct fs_attr_reply attr;
+
+	if (alone && fused_reply_attr(worker, index, &attr) != NULL)
+		fused_node_set_attr(cache, directory, &attr.attr, attr.attr_valid_ms, now);
+	return alone;
+}
+
+/* Takes the new object's entry from operation 0, its directory's attributes from operation 1,
+ * and composes the kernel's answer. */
 static int adopt_made(struct fused_worker *worker, uint64_t parent, const struct name *name,
 		      uint64_t since, const struct fs_entry *entry,
 		      struct fuse_entry_out *ret_entry)
@@ -274,14 +297,11 @@ static int adopt_made(struct fused_worker *worker, uint64_t parent, const struct
 	if (cache->unknown_changed > since)
 		node->attr_expires = 0;
 	directory = fused_node_find(cache, parent);
-	if (directory == NULL || directory->changed != since)
+	if (directory == NULL || !directory_changed(worker, directory, since, 1))
 		expires = 0;
-	if (directory != NULL) {
-		fused_node_touch(cache, directory);
-		if (name != NULL)
-			fused_directory_add(cache, directory->directory, name->text, name->length,
-					    node, expires);
-	}
+	if (directory != NULL && name != NULL)
+		fused_directory_add(cache, directory->directory, name->text, name->length, node,
+				    expires);
 	if (S_ISDIR(entry->attr.mode) && node->attr_expires != 0)
 		fused_directory_made(cache, node, entry->attr_valid_ms);
 	fused_kernel_entry(node, expires, ret_entry);
@@ -308,6 +328,7 @@ static void make(struct fused_worker *worker, const struct fused_request *reques
 	fused_frame_bytes(frame, name->text, name->length);
 	if (target != NULL)
 		fused_frame_bytes(frame, target->text, target->length);
+	ask_parent(worker, parent);
 	result = fused_asked(worker);
 	if (result == 0)
 		result = fused_reply_fixed(&worker->reply, 0, &entry, sizeof(entry));
@@ -396,6 +417,7 @@ void fused_link(struct fused_worker *worker, const struct fused_request *request
 	link->new_parent = parent;
 	link->name_length = (uint16_t)name.length;
 	fused_frame_bytes(&worker->frame, name.text, name.length);
+	ask_parent(worker, parent);
 	result = fused_asked(worker);
 	if (result == 0)
 		result = fused_reply_fixed(&worker->reply, 0, &entry, sizeof(entry));
@@ -448,6 +470,7 @@ static void create(struct fused_worker *worker, const struct fused_request *requ
 		make->name_length = (uint16_t)name->length;
 		fused_frame_bytes(&worker->frame, name->text, name->length);
 	}
+	ask_parent(worker, parent);
 	result = fused_asked(worker);
 	if (result == 0)
 		result = fused_reply_fixed(&worker->reply, 0, &created, sizeof(created));
@@ -528,20 +551,22 @@ static void remove_name(struct fused_worker *worker, const struct fused_request 
 	child = known_child(worker, parent, &name);
 	since = fused_mutating(worker, parent);
 	fused_frame_parent(fused_ask(worker), opcode, parent, name.text, name.length);
+	ask_parent(worker, parent);
 	result = fused_asked(worker);
 	if (result == 0)
 		result = fused_reply_error(&worker->reply, 0);
+	else
+		worker->reply.count = 0;
 	fused_cache_lock(cache);
 	node = fused_node_find(cache, parent);
 	if (node != NULL) {
-		fused_node_touch(cache, node);
+		directory_changed(worker, node, since, 1);
 		if (result == 0)
 			fused_directory_remove(cache, node->directory, name.text, name.length);
 	}
 	if (child != 0)
 		fused_nodeid_touch(cache, child);
 	fused_cache_unlock(cache);
-	(void)since;
 	doubt_directory(worker, parent, result);
 	fused_answer_error(worker, request, result);
 }
@@ -606,9 +631,12 @@ static void rename_to(struct fused_worker *worker, const struct fused_request *r
 	struct fs_attr_reply attr;
 	struct name old_name;
 	struct name new_name;
+	struct fused_node *node;
 	uint64_t moved;
 	uint64_t replaced;
 	uint64_t since = 0;
+	uint64_t from_since;
+	uint64_t to_since;
 	size_t offset;
 	int result;
 
@@ -623,8 +651,8 @@ static void rename_to(struct fused_worker *worker, const struct fused_request *r
 	replaced = known_child(worker, new_parent, &new_name);
 	if (moved != 0)
 		since = fused_mutating(worker, moved);
-	fused_mutating(worker, old_parent);
-	fused_mutating(worker, new_parent);
+	from_since = fused_mutating(worker, old_parent);
+	to_since = new_parent == old_parent ? from_since : fused_mutating(worker, new_parent);
 	rename = fused_frame_op(fused_ask(worker), FS_RENAME, sizeof(*rename));
 	rename->parent = old_parent;
 	rename->new_parent = new_parent;
@@ -633,14 +661,22 @@ static void rename_to(struct fused_worker *worker, const struct fused_request *r
 	rename->new_name_length = (uint16_t)new_name.length;
 	fused_frame_bytes(&worker->frame, old_name.text, old_name.length);
 	fused_frame_bytes(&worker->frame, new_name.text, new_name.length);
+	ask_parent(worker, old_parent);
+	ask_parent(worker, new_parent);
 	if (moved != 0)
 		fused_frame_node(&worker->frame, FS_GETATTR, moved, FS_HANDLE_NONE);
 	result = fused_asked(worker);
 	if (result == 0)
 		result = fused_reply_error(&worker->reply, 0);
+	else
+		worker->reply.count = 0;
 	fused_cache_lock(cache);
-	fused_nodeid_touch(cache, old_parent);
-	fused_nodeid_touch(cache, new_parent);
+	node = fused_node_find(cache, old_parent);
+	if (node != NULL)
+		directory_changed(worker, node, from_since, 1);
+	node = new_parent != old_parent ? fused_node_find(cache, new_parent) : NULL;
+	if (node != NULL)
+		directory_changed(worker, node, to_since, 2);
 	if (replaced != 0)
 		fused_nodeid_touch(cache, replaced);
 	if (result == 0)
@@ -649,7 +685,7 @@ static void rename_to(struct fused_worker *worker, const struct fused_request *r
 	fused_cache_unlock(cache);
 	if (moved != 0)
 		fused_mutated(worker, moved, since,
-			      result == 0 ? fused_reply_attr(worker, 1, &attr) : NULL);
+			      result == 0 ? fused_reply_attr(worker, 3, &attr) : NULL);
 	doubt_directory(worker, old_parent, result);
 	doubt_directory(worker, new_parent, result);
 	fused_answer_error(worker, request, result);

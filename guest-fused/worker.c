@@ -40,6 +40,7 @@ int fused_asked(struct fused_worker *worker)
 
 	if (result != 0)
 		return -EIO;
+	worker->asked[worker->opcode]++;
 	atomic_fetch_add(&worker->cycle, 1);
 	if (worker->stream.fd < 0)
 		result = open_stream(worker);
@@ -274,6 +275,7 @@ static void serve(struct fused_worker *worker, size_t length)
 		fused_answer_error(worker, &request, -ENOSYS);
 		return;
 	}
+	worker->opcode = opcode;
 	worker->requests[opcode]++;
 	if (request.length < operations[opcode].fixed)
 		fused_answer_error(worker, &request, -EINVAL);
