@@ -134,7 +134,7 @@ static int enter_capabilities(const struct jail_spec *spec, struct jail_report *
 
 static int enter_dumpable(const struct jail_spec *spec, struct jail_report *report)
 {
-	if (spec->keep_dumpable)
+	if (spec->keep_dumpable || spec->for_exec)
 		return 0;
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return -errno;
@@ -144,7 +144,7 @@ static int enter_dumpable(const struct jail_spec *spec, struct jail_report *repo
 
 static int enter_seccomp(const struct jail_spec *spec, struct jail_report *report)
 {
-	return filter_enter(spec, &report->seccomp_calls);
+	return spec->for_exec ? 0 : filter_enter(spec, &report->seccomp_calls);
 }
 
 static const struct {

@@ -220,6 +220,11 @@ struct jail_spec {
 	 * inside, open /proc/self/fd (O_PATH) before and openat() the number in it. */
 	bool empty_root;
 
+	/* The process becomes another program by exec, one that is not ours and whose system
+	 * calls nobody here knows: no seccomp filter (syscall_sets is not looked at), and dumpable
+	 * stays as exec sets it. All else holds in that program too. */
+	bool for_exec;
+
 	uint64_t keep_capabilities; /* bits 1 << CAP_...; those not held are ignored */
 	bool keep_dumpable;
 

@@ -764,6 +764,40 @@ START_TEST(a_required_namespace_is_fatal_when_absent)
 }
 END_TEST
 
+/* test(1) sees a file inside the rules and cannot open one outside them. */
+static int exec_shell(void)
+{
+	struct jail_path_rule rules[3] = {
+		{ open("/usr", O_PATH | O_CLOEXEC), JAIL_FS_READ | JAIL_FS_EXECUTE },
+		{ open("/lib64", O_PATH | O_CLOEXEC), JAIL_FS_READ | JAIL_FS_EXECUTE },
+		{ directory('a'), JAIL_FS_READ },
+	};
+	struct jail_spec spec = { .component = "other", .for_exec = true };
+	struct jail_report report;
+
+	if (chdir(scratch) < 0)
+		return 98;
+	spec.path_rules = rules;
+	spec.path_rule_count = ARRAY_LENGTH(rules);
+	spec.landlock_required = true;
+	enter(&spec, &report);
+	if (report.seccomp_calls || report.not_dumpable || !report.no_new_privs)
+		return 97;
+	execl("/usr/bin/dash", "dash", "-c",
+	      "exec 2>&-; read -r line <a/file || [ $? = 1 ] || exit 1; read -r line <b/file && "
+	      "exit 2; exit "
+	      "77",
+	      (char *)NULL);
+	return 96;
+}
+
+START_TEST(another_program_is_locked_up_by_exec)
+{
+	if (jail_landlock_abi() > 0)
+		ck_assert_int_eq(outcome(exec_shell), DENIED_EXIT);
+}
+END_TEST
+
 /* ---- the report ---------------------------------------------------------------------------- */
 
 START_TEST(report_is_one_line)
@@ -816,6 +850,7 @@ int main(void)
 	tcase_add_test(tests, namespaces_are_taken_where_allowed);
 	tcase_add_test(tests, held_descriptors_outlive_an_empty_root);
 	tcase_add_test(tests, a_required_namespace_is_fatal_when_absent);
+	tcase_add_test(tests, another_program_is_locked_up_by_exec);
 	tcase_add_test(tests, report_is_one_line);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
