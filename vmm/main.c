@@ -234,6 +234,21 @@ static int open_sockets(struct vmm *vmm, int *ret_directory)
 	return 0;
 }
 
+/* The working directory is about to change. */
+static int resolve_image(const char **path)
+{
+	const char *resolved = realpath(*path, NULL);
+	int r = resolved ? 0 : -errno;
+
+	if (r < 0)
+		log_error("cannot open %s: %s; matchlock's guest kernel is fetched by "
+			  "scripts/guest-kernel.sh",
+			  *path, strerror(-r));
+	else
+		*path = resolved; /* kept as long as the process */
+	return r;
+}
+
 static void raise_descriptor_limit(struct vmm *vmm)
 {
 	struct rlimit limit = { 0 };
@@ -386,6 +401,11 @@ static int start(struct vmm *vmm)
 	if (r < 0)
 		return r;
 	raise_descriptor_limit(vmm);
+	r = resolve_image(&vmm->options.machine.kernel);
+	if (r == 0)
+		r = resolve_image(&vmm->options.machine.initrd);
+	if (r < 0)
+		return r;
 	r = open_sockets(vmm, &directory);
 	if (r < 0) {
 		log_error("cannot listen on %s: %s", vmm->options.socket_base, strerror(-r));
@@ -505,6 +525,7 @@ int main(int argc, char **argv)
 
 	log_configure("matchlock-vmm", LOG_LEVEL_WARNING);
 	(void)jail_die_with_parent(getppid());
+	vmm.loop.epoll_fd = -1;
 	vmm.process.pid_fd = -1;
 	vmm.process.vhost_user = -1;
 	r = vmm_options_parse(argc, argv, &vmm.options, why, sizeof(why));

@@ -150,7 +150,8 @@ static int command_build(const struct engine_config *config, const char *program
 	add_option(command, "-sandbox",
 		   "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 	add_option(command, "-M", "microvm,pit=on,pic=on,rtc=on,usb=off,memory-backend=memory");
-	add_option(command, "-accel", "tcg,thread=multi");
+	/* Translated code is kept up to so many MiB; QEMU's own limit is a GiB. */
+	add_option(command, "-accel", "tcg,thread=multi,tb-size=256");
 	/* "rep movsb", which ERMS makes the kernel prefer, is emulated byte by byte: without it
 	 * copies are three times as fast. */
 	add_option(command, "-cpu", "max,erms=off");
