@@ -384,6 +384,7 @@ static void judge(struct request *request)
 {
 	const struct policy *policy = request->policy;
 	struct policy_matches matches;
+	size_t length;
 
 	policy_set_match(policy->rules, request->path, &matches);
 	if (matches.any && read_refused(request, &matches))
@@ -399,6 +400,8 @@ static void judge(struct request *request)
 			    refused_by(request, &matches, POLICY_EFFECT_READONLY) ||
 			    refused_by(request, &matches, POLICY_EFFECT_HIDE)))
 		return;
+	if (matches.any && !request->born)
+		request->born = policy_roots_born(policy->roots, request->text, &length);
 	built_in_refused(request, &matches);
 }
 
@@ -412,15 +415,12 @@ void policy_judge(const struct policy *policy, enum policy_access access, const 
 				   .path = &prepared,
 				   .mode = mode,
 				   .verdict = ret_verdict };
-	size_t length;
 
 	allow(ret_verdict);
 	if (policy_path_init(&prepared, path) < 0) {
 		refuse(ret_verdict, rule_path, "it is too long to be judged");
 		return;
 	}
-	if (access != POLICY_READ)
-		request.born = policy_roots_born(policy->roots, path, &length);
 	judge(&request);
 }
 

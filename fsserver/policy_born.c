@@ -18,12 +18,13 @@
  * A git directory is born when the guest makes
  *     a directory or file called exactly ".git",
  *     a directory NAME in the worktrees/ or modules/ of a git directory, or
- *     both objects/ and refs/ in one directory: a bare repository.
+ *     a directory, and in it both objects/ and refs/: a bare repository. That it made the halves
+ *     does not suffice: those of an old repository can be moved aside, until it is found to be one.
  * Everything below a directory that the guest made was made by the guest too, since what was there
  * before cannot be renamed into it when it is protected. So being below a born root is all that
  * an exemption needs to know.
  *
- * Only these few directories are remembered, not every one that the guest makes.
+ * Only these few directories are remembered for good, not every one that the guest makes.
  */
 
 enum {
@@ -31,7 +32,12 @@ enum {
 	ROOT_FOUND = 1 << 1,   /* a bare repository from before */
 	ROOT_OBJECTS = 1 << 2, /* the guest made objects/ in it */
 	ROOT_REFS = 1 << 3,
+	ROOT_MADE = 1 << 4, /* the guest made the directory itself, lately */
 };
+
+/* Directories remembered as made, in case they become bare repositories. `git init --bare` makes
+ * the halves right after the whole, so the older ones may be forgotten. */
+#define MADE_MAX 2048u
 
 struct root {
 	unsigned flags;
@@ -43,6 +49,7 @@ struct root {
 struct policy_roots {
 	struct root *table;
 	size_t outside; /* roots that policy_roots_outside has to look for */
+	size_t made;	/* entries with ROOT_MADE alone */
 };
 
 int policy_roots_new(struct policy_roots **ret_roots)
@@ -98,12 +105,40 @@ static bool is_outside(const struct root *root)
 	       !has_dot_git(root->path, root->length);
 }
 
+static bool is_made_alone(const struct root *root)
+{
+	return root->flags == ROOT_MADE;
+}
+
+static void drop(struct policy_roots *roots, struct root *root)
+{
+	roots->outside -= is_outside(root);
+	roots->made -= is_made_alone(root);
+	HASH_DEL(roots->table, root);
+	free(root);
+}
+
+/* Forgets the older half of what is only remembered as made; the table runs oldest first. */
+static void forget_made(struct policy_roots *roots)
+{
+	struct root *next;
+
+	for (struct root *root = roots->table; root != NULL && roots->made > MADE_MAX / 2;
+	     root = next) {
+		next = root->hh.next;
+		if (is_made_alone(root))
+			drop(roots, root);
+	}
+}
+
 static void set_flags(struct policy_roots *roots, const char *path, size_t length, unsigned flags)
 {
 	struct root *root = find(roots, path, length);
 
 	if (root == NULL) {
-		if (HASH_COUNT(roots->table) >= POLICY_ROOTS_MAX)
+		if (roots->made >= MADE_MAX)
+			forget_made(roots);
+		if (HASH_COUNT(roots->table) - roots->made >= POLICY_ROOTS_MAX)
 			return;
 		root = calloc(1, sizeof(*root) + length + 1);
 		if (root == NULL)
@@ -113,19 +148,13 @@ static void set_flags(struct policy_roots *roots, const char *path, size_t lengt
 		HASH_ADD_KEYPTR(hh, roots->table, root->path, root->length, root);
 	}
 	roots->outside -= is_outside(root);
+	roots->made -= is_made_alone(root);
 	root->flags |= flags;
-	/* Both halves of a bare repository that was not there before. */
-	if ((root->flags & (ROOT_OBJECTS | ROOT_REFS)) == (ROOT_OBJECTS | ROOT_REFS) &&
+	if ((root->flags & ROOT_OBJECTS) && (root->flags & ROOT_REFS) &&
 	    !(root->flags & ROOT_FOUND))
 		root->flags |= ROOT_BORN;
 	roots->outside += is_outside(root);
-}
-
-static void drop(struct policy_roots *roots, struct root *root)
-{
-	roots->outside -= is_outside(root);
-	HASH_DEL(roots->table, root);
-	free(root);
+	roots->made += is_made_alone(root);
 }
 
 /* Start of the last component of path[0..length). */
@@ -182,16 +211,25 @@ void policy_roots_created(struct policy_roots *roots, const char *path)
 {
 	size_t length = strlen(path);
 	size_t parent = parent_length(path, length);
+	struct root *root;
 	size_t born;
 
 	if (policy_roots_born(roots, path, &born))
 		return;
-	if (is_birth(roots, path, length))
+	if (is_birth(roots, path, length)) {
 		set_flags(roots, path, length, ROOT_BORN);
-	else if (last_is(path, length, "objects") && !has_dot_git(path, length))
-		set_flags(roots, path, parent, ROOT_OBJECTS);
-	else if (last_is(path, length, "refs") && !has_dot_git(path, length))
-		set_flags(roots, path, parent, ROOT_REFS);
+		return;
+	}
+	if (has_dot_git(path, length))
+		return;
+	root = find(roots, path, parent);
+	if (root != NULL && (root->flags & ROOT_MADE) != 0) {
+		if (last_is(path, length, "objects"))
+			set_flags(roots, path, parent, ROOT_OBJECTS);
+		else if (last_is(path, length, "refs"))
+			set_flags(roots, path, parent, ROOT_REFS);
+	}
+	set_flags(roots, path, length, ROOT_MADE);
 }
 
 static bool is_at_or_below(const struct root *root, const char *path, size_t length)
@@ -213,10 +251,14 @@ void policy_roots_removed(struct policy_roots *roots, const char *path)
 	}
 	/* One half of a bare repository gone: it is not born by making the other twice. */
 	root = find(roots, path, parent_length(path, length));
-	if (root != NULL && last_is(path, length, "objects"))
+	if (root == NULL)
+		return;
+	roots->made -= is_made_alone(root);
+	if (last_is(path, length, "objects"))
 		root->flags &= ~(unsigned)ROOT_OBJECTS;
-	if (root != NULL && last_is(path, length, "refs"))
+	if (last_is(path, length, "refs"))
 		root->flags &= ~(unsigned)ROOT_REFS;
+	roots->made += is_made_alone(root);
 }
 
 bool policy_roots_inside_dot_git(const char *path)
@@ -248,6 +290,7 @@ void policy_roots_renamed(struct policy_roots *roots, const char *old_path, cons
 {
 	size_t old_length = strlen(old_path);
 	size_t new_length = strlen(new_path);
+	size_t born;
 	struct root *moved = NULL;
 	struct root *root;
 	struct root *next;
@@ -258,6 +301,7 @@ void policy_roots_renamed(struct policy_roots *roots, const char *old_path, cons
 		if (!is_at_or_below(root, old_path, old_length))
 			continue;
 		roots->outside -= is_outside(root);
+		roots->made -= is_made_alone(root);
 		HASH_DEL(roots->table, root);
 		root->hh.next = moved;
 		moved = root;
@@ -278,7 +322,9 @@ void policy_roots_renamed(struct policy_roots *roots, const char *old_path, cons
 		}
 		free(root);
 	}
-	policy_roots_created(roots, new_path);
+	/* A directory that becomes a .git is a birth; one that merely moved was not made now. */
+	if (is_birth(roots, new_path, new_length) && !policy_roots_born(roots, new_path, &born))
+		set_flags(roots, new_path, new_length, ROOT_BORN);
 }
 
 void policy_roots_bare_found(struct policy_roots *roots, const char *path)

@@ -149,7 +149,7 @@ static bool compile_class(struct compiler *compiler)
 			compiler->problem = "a range in [..] runs backwards";
 			return false;
 		}
-		for (int character = low; character <= high; character++)
+		for (int character = (uint8_t)low; character <= (uint8_t)high; character++)
 			class_add(class, (char)character, glob->exact);
 	}
 	compiler->at++;
@@ -275,7 +275,7 @@ static void trim_double_stars(struct policy_glob *glob)
 
 static struct policy_glob *allocate(size_t length)
 {
-	cleanup_free struct policy_glob *glob = calloc(1, sizeof(*glob));
+	struct policy_glob *glob = calloc(1, sizeof(*glob));
 
 	if (glob == NULL)
 		return NULL;
@@ -284,10 +284,10 @@ static struct policy_glob *allocate(size_t length)
 	glob->tokens = malloc((length * POLICY_FOLD_GROWTH + 1) * sizeof(uint16_t));
 	glob->classes = malloc((length / 3 + 1) * sizeof(struct character_class));
 	if (glob->text == NULL || glob->tokens == NULL || glob->classes == NULL) {
-		policy_glob_free(steal_pointer(&glob));
+		policy_glob_free(glob);
 		return NULL;
 	}
-	return steal_pointer(&glob);
+	return glob;
 }
 
 static const char *check_whole(const char *pattern, size_t length)

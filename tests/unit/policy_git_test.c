@@ -368,6 +368,48 @@ START_TEST(a_bare_repository_of_the_session_is_born)
 }
 END_TEST
 
+START_TEST(an_old_bare_repository_is_not_born_by_moving_its_halves_aside)
+{
+	policy_directory_renamed(policy, "srv/repo/objects", "srv/repo/o");
+	policy_directory_renamed(policy, "srv/repo/refs", "srv/repo/r");
+	policy_directory_created(policy, "srv/repo/objects");
+	policy_directory_created(policy, "srv/repo/refs");
+	policy_bare_repository_found(policy, "srv/repo");
+	ck_assert(!can_write("srv/repo/config"));
+	/* Nor by being moved over one that the session made. */
+	make_directory("hub");
+	make_directory("hub/objects");
+	make_directory("hub/refs");
+	ck_assert(can_write("hub/config"));
+	policy_directory_renamed(policy, "srv/other", "hub");
+	policy_bare_repository_found(policy, "hub");
+	ck_assert(!can_write("hub/config"));
+}
+END_TEST
+
+START_TEST(directories_made_are_forgotten_but_not_births)
+{
+	char path[64];
+
+	make_directory("hub");
+	make_directory("hub/objects");
+	make_directory("hub/refs");
+	make_repository("x");
+	for (int i = 0; i < 20000; i++) {
+		snprintf(path, sizeof(path), "node_modules/m%d", i);
+		policy_directory_created(policy, path);
+	}
+	policy_bare_repository_found(policy, "hub");
+	ck_assert(can_write("hub/config"));
+	ck_assert(can_write("x/.git/config"));
+	make_directory("late");
+	make_directory("late/objects");
+	make_directory("late/refs");
+	policy_bare_repository_found(policy, "late");
+	ck_assert(can_write("late/config"));
+}
+END_TEST
+
 START_TEST(a_flood_of_repositories_is_bounded)
 {
 	char path[64];
@@ -404,6 +446,8 @@ int main(void)
 	tcase_add_test(tcase, a_plain_directory_does_not_become_hooks);
 	tcase_add_test(tcase, a_bare_repository_that_was_found_is_protected);
 	tcase_add_test(tcase, a_bare_repository_of_the_session_is_born);
+	tcase_add_test(tcase, an_old_bare_repository_is_not_born_by_moving_its_halves_aside);
+	tcase_add_test(tcase, directories_made_are_forgotten_but_not_births);
 	tcase_add_test(tcase, a_flood_of_repositories_is_bounded);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
