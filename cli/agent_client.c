@@ -159,6 +159,8 @@ static int flush(struct agent_client *client)
 {
 	size_t sent = 0;
 
+	if (client->output_length == 0)
+		return 0;
 	while (client->control >= 0 && sent < client->output_length) {
 		ssize_t count = send(client->control, client->output + sent,
 				     client->output_length - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -387,7 +389,9 @@ static void drop_pending(struct agent_client *client, size_t index, bool close_s
 {
 	if (close_socket)
 		close(client->pending[index].socket);
-	client->pending[index] = client->pending[--client->pending_count];
+	client->pending_count--;
+	memmove(&client->pending[index], &client->pending[index + 1],
+		(client->pending_count - index) * sizeof(client->pending[0]));
 }
 
 /* One guest's connection that says nothing, or nonsense, costs one slot for a while; the session
@@ -422,12 +426,14 @@ static void turn_pending(struct agent_client *client, const struct pollfd *polls
 {
 	uint64_t now = exec_now_ms();
 
-	/* Backwards: a dropped slot is filled by the last one, which has been looked at. */
-	for (size_t i = client->pending_count; i-- > 0;) {
+	/* In the order of arrival: of two that claim the same stream the first has it. */
+	for (size_t i = 0; i < client->pending_count;) {
 		if (polls[client->pending[i].poll].revents && read_hello(client, i))
 			continue;
 		if (now >= client->pending[i].deadline_ms)
 			drop_pending(client, i, true);
+		else
+			i++;
 	}
 }
 
