@@ -59,6 +59,9 @@ static int look(struct undo *undo, struct place *place, const struct undo_inode 
 	place->number = place->object->number;
 	place->born = place->object->flags & SESSION_BORN;
 	place->moved = place->object->flags & SESSION_MOVED;
+	/* Under a new parent its ".." changes, and with it, on XFS, its modification time. */
+	if (S_ISDIR(place->stat.stx_mode))
+		return session_touch(undo, place->object, &place->stat, SESSION_ENTRIES);
 	return 0;
 }
 
