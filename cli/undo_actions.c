@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #define ROLLBACK_OUTPUT_MAX (16u << 20)
+/* matchlock-fsserver rollback: done, and both versions of something were kept. */
+#define ROLLBACK_KEPT_STATUS 3
 
 void rollback_result_free(struct rollback_result *result)
 {
@@ -103,11 +105,12 @@ static void append_line(char **text, char *line)
 	free(line);
 }
 
-static char *escaped_text(json_t *object, const char *key)
+/* The file server has escaped it. */
+static const char *escaped_text(json_t *object, const char *key)
 {
 	const char *text = json_string_value(json_object_get(object, key));
 
-	return escape_copy(text ? text : "?");
+	return text ? text : "?";
 }
 
 /* One export's object, or the whole answer. */
@@ -122,21 +125,16 @@ static void add_result(json_t *json, struct rollback_result *result)
 	result->failed += number_of(json, "failed");
 	json_array_foreach(json_object_get(json, "conflicts"), index, item)
 	{
-		cleanup_free char *path = escaped_text(item, "path");
-		cleanup_free char *kept = escaped_text(item, "kept");
-
 		append_line(&result->details,
 			    text_printf("  %s was changed on the host as well: the other version "
 					"is %s",
-					path, kept));
+					escaped_text(item, "path"), escaped_text(item, "kept")));
 	}
 	json_array_foreach(json_object_get(json, "failures"), index, item)
 	{
-		cleanup_free char *path = escaped_text(item, "path");
-		cleanup_free char *error = escaped_text(item, "error");
-
-		append_line(&result->details,
-			    text_printf("  %s could not be put back: %s", path, error));
+		append_line(&result->details, text_printf("  %s could not be put back: %s",
+							  escaped_text(item, "path"),
+							  escaped_text(item, "error")));
 	}
 	json_array_foreach(json_object_get(json, "exports"), index, item)
 	{
@@ -161,7 +159,7 @@ int roll_back(const struct paths *paths, struct session_record *record,
 	if (json_is_object(json))
 		add_result(json, &result);
 	json_decref(json);
-	if (status != 0 || result.failed > 0) {
+	if ((status != 0 && status != ROLLBACK_KEPT_STATUS) || result.failed > 0) {
 		problem_set(problem, STATUS_SANDBOX,
 			    "the roll-back of session %s is incomplete (%ju not put back, "
 			    "matchlock-fsserver ended with status %d)%s%s\n"
