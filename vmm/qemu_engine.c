@@ -215,16 +215,16 @@ static int confine(const struct engine_config *config, const char *program,
 			open_path_rules(config, program, rules, sizeof(rules) / sizeof(rules[0])),
 		.namespaces = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
 	};
-	const struct rlimit no_core = { 0, 0 };
+	const struct rlimit no_core = { 0, 0 }, descriptors = { 1024, 1024 };
 	int r;
 
 	report->component = spec.component;
 	r = namespaces_enter(&spec, report);
 	if (r < 0)
 		return r;
-	if (setrlimit(RLIMIT_CORE, &no_core) < 0)
+	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || setrlimit(RLIMIT_NOFILE, &descriptors) < 0)
 		return -errno;
-	report->rlimits = 1;
+	report->rlimits = 2;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
 	report->no_new_privs = true;
@@ -282,6 +282,8 @@ static _Noreturn void run_child(const struct engine_config *config, const struct
 	size_t length;
 	int r;
 
+	/* The terminal's signals are not for QEMU, which would end on them. */
+	(void)setsid();
 	r = confine(config, command->arguments[0], &report);
 	if (r < 0)
 		child_fail("confining QEMU", r);

@@ -33,6 +33,9 @@
 #define VRING_INDEX_MASK 0xff
 #define VRING_NO_FD 0x100
 #define CONFIG_MAX 256
+/* Messages per event, so that a front end which never stops talking cannot keep us from the rest.
+ */
+#define MESSAGE_BATCH 32
 
 static const struct jail_syscall calls[] = {
 	JAIL_CALL(SYS_recvmsg),
@@ -519,12 +522,15 @@ static void socket_ready(struct event_source *source, uint32_t events)
 	struct vhost_user_backend *backend = (struct vhost_user_backend *)source;
 	const char *what = "";
 	struct message message;
-	int r;
+	int r = 0;
 
 	(void)events;
 	if (backend->ended)
 		return;
-	while ((r = read_message(backend, &message, &what)) > 0) {
+	for (int i = 0; i < MESSAGE_BATCH; i++) {
+		r = read_message(backend, &message, &what);
+		if (r <= 0)
+			break;
 		r = dispatch(backend, &message, &what);
 		if (r == 0 && !byte_reader_ok(&message.payload)) {
 			what = "message shorter than its request needs";
