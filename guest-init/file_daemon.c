@@ -15,7 +15,7 @@
 #define STAGING "/exports"
 /* Program, port, ready descriptor, and two for each export. */
 #define ARGUMENTS_MAX (1 + 2 + 2 + 2 * AGENT_MOUNTS_MAX + 1)
-#define EXPORT_TEXT_MAX (64 + AGENT_TEXT_MAX)
+#define EXPORT_TEXT_MAX 64
 
 void file_daemon_staging_path(size_t index, char *ret_path)
 {
@@ -83,9 +83,8 @@ static _Noreturn void become_daemon(const struct agent_config *config, int ready
 		if (!is_export(mount))
 			continue;
 		file_daemon_staging_path(i, path);
-		snprintf(text, EXPORT_TEXT_MAX, "%u:%s:%s%s%s", mount->export_id, path,
-			 mount->flags & AGENT_MOUNT_READ_ONLY ? "ro" : "rw",
-			 mount->options[0] ? ":" : "", mount->options);
+		snprintf(text, EXPORT_TEXT_MAX, "%u:%s:%s", mount->export_id, path,
+			 mount->flags & AGENT_MOUNT_READ_ONLY ? "ro" : "rw");
 		arguments[count++] = "--export";
 		arguments[count++] = text;
 	}

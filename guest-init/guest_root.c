@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #define NEW_ROOT "/newroot"
 #define OVERLAY "/overlay"
@@ -86,9 +87,99 @@ static int make_mount_point(const struct agent_mount *mount, struct failure *fai
 
 /* ---- the root --------------------------------------------------------------------------- */
 
-static int mount_overlay(const char *lower, struct failure *failure)
+/* What is mounted over anyway; the image's own need not be asked for, and may be refused, being
+ * mount points of the host. */
+static const char *const covered_directories[] = { "/dev", "/proc", "/run", "/sys", "/tmp" };
+
+/* A directory of the writable layer that hides the image's of the same name. Source of the
+ * attribute: the kernel's Documentation/filesystems/overlayfs.rst. */
+static int make_opaque(const char *path)
+{
+	char upper[sizeof(OVERLAY "/upper") + AGENT_PATH_MAX];
+
+	snprintf(upper, sizeof(upper), OVERLAY "/upper%s", path);
+	if (mkdir(upper, 0755) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return setxattr(upper, "trusted.overlay.opaque", "y", 1, 0) < 0 ? -errno : 0;
+}
+
+/* The same directory in the writable layer, with the attributes that it has in the image. */
+static int copy_directory(const char *path, const struct stat *status)
+{
+	char upper[sizeof(OVERLAY "/upper") + AGENT_PATH_MAX];
+
+	snprintf(upper, sizeof(upper), OVERLAY "/upper%s", path);
+	if (mkdir(upper, 0755) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	if (chown(upper, status->st_uid, status->st_gid) < 0 ||
+	    chmod(upper, status->st_mode & 07777) < 0)
+		return -errno;
+	return 0;
+}
+
+/* make_opaque() for a path whose parents exist in the image. */
+static int make_opaque_below(const char *lower, char *path)
+{
+	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		char image[64 + AGENT_PATH_MAX];
+		struct stat status;
+		int result;
+
+		*slash = '\0';
+		snprintf(image, sizeof(image), "%s%s", lower, path);
+		result = lstat(image, &status) < 0 ? -errno : copy_directory(path, &status);
+		*slash = '/';
+		if (result < 0)
+			return result;
+	}
+	return make_opaque(path);
+}
+
+/* A mount point's path may lead through a directory that the file server refuses to show (a home,
+ * another file system of the host). Then that one is hidden by an empty one; where the image
+ * shows a directory, or has none, the ordinary way will do. */
+static int hide_refused(const char *lower, const char *target)
+{
+	char path[AGENT_PATH_MAX + 1];
+	size_t length = strlen(target);
+
+	if (length >= sizeof(path))
+		return -ENAMETOOLONG;
+	memcpy(path, target, length + 1);
+	for (size_t i = 1; i <= length; i++) {
+		char image[64 + AGENT_PATH_MAX];
+		struct stat status;
+		char kept = path[i];
+
+		if (kept != '\0' && kept != '/')
+			continue;
+		path[i] = '\0';
+		snprintf(image, sizeof(image), "%s%s", lower, path);
+		if (lstat(image, &status) < 0)
+			return errno == ENOENT ? 0 : make_opaque_below(lower, path);
+		if (!S_ISDIR(status.st_mode))
+			return 0;
+		path[i] = kept;
+	}
+	return 0;
+}
+
+static int prepare_upper(const struct agent_config *config, const char *lower)
+{
+	int result = 0;
+
+	for (size_t i = 0; result == 0 && i < ARRAY_LENGTH(covered_directories); i++)
+		result = make_opaque(covered_directories[i]);
+	for (size_t i = 1; result == 0 && i < config->mount_count; i++)
+		result = hide_refused(lower, config->mounts[i].target);
+	return result;
+}
+
+static int mount_overlay(const struct agent_config *config, const char *lower,
+			 struct failure *failure)
 {
 	char options[256];
+	int result;
 
 	if ((mkdir(OVERLAY, 0700) < 0 && errno != EEXIST) ||
 	    (mkdir(NEW_ROOT, 0755) < 0 && errno != EEXIST))
@@ -97,6 +188,9 @@ static int mount_overlay(const char *lower, struct failure *failure)
 		return mount_failed(failure, "tmpfs", OVERLAY);
 	if (mkdir(OVERLAY "/upper", 0755) < 0 || mkdir(OVERLAY "/work", 0700) < 0)
 		return failure_set(failure, "mount", errno, "cannot create the writable layer");
+	result = prepare_upper(config, lower);
+	if (result < 0)
+		return failure_set(failure, "mount", -result, "cannot prepare the writable layer");
 	snprintf(options, sizeof(options),
 		 "lowerdir=%s,upperdir=" OVERLAY "/upper,workdir=" OVERLAY "/work", lower);
 	if (mount("overlay", NEW_ROOT, "overlay", 0, options) < 0)
@@ -254,7 +348,7 @@ static int assemble(const struct agent_config *config, struct file_daemon *daemo
 		file_daemon_staging_path(0, lower);
 		result = file_daemon_wait(daemon, config, 0, failure);
 		if (result == 0)
-			result = mount_overlay(lower, failure);
+			result = mount_overlay(config, lower, failure);
 	}
 	if (result == 0)
 		result = open_exports(config, daemon, trees, failure);

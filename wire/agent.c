@@ -389,7 +389,8 @@ static void get_mount(struct byte_reader *reader, uint32_t index, struct agent_m
 	if (mount->kind < AGENT_MOUNT_IMAGE || mount->kind > AGENT_MOUNT_TMPFS ||
 	    (mount->flags & ~AGENT_MOUNT_FLAGS) != 0 || (mount->mode & ~07777U) != 0 ||
 	    (mount->kind == AGENT_MOUNT_IMAGE) != (strcmp(mount->target, "/") == 0) ||
-	    (mount->kind == AGENT_MOUNT_IMAGE && index != 0))
+	    (mount->kind == AGENT_MOUNT_IMAGE && index != 0) ||
+	    (mount->kind != AGENT_MOUNT_TMPFS && mount->options[0] != '\0'))
 		byte_reader_fail(reader);
 }
 

@@ -167,8 +167,7 @@ struct agent_mount {
 	uint32_t uid;
 	uint32_t gid;
 	const char *target;  /* absolute, without . or .. ; "/" for IMAGE */
-	const char *options; /* of TMPFS: mount(8) options such as "size=1g"; otherwise a word for
-				guest-fused; may be empty */
+	const char *options; /* of TMPFS: mount(8) options such as "size=1g"; otherwise empty */
 };
 
 /* Nothing carries traffic out: /etc/resolv.conf is replaced so that lookups fail at once. */
