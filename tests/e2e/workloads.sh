@@ -21,7 +21,7 @@ run_group()
 	mkdir -p "$workspace"
 	cp "$inside" "$workspace/workloads.sh"
 	case " $* " in *" git "*) git clone -q . "$workspace/origin" ;; esac
-	"$matchlock" run --workspace "$workspace" --memory 1024 -e WORKLOAD_UID="$(id -u)" -e WORKLOAD_TIME="$(date +%s)" \
+	"$matchlock" run --workspace "$workspace" --memory 1g -e WORKLOAD_UID="$(id -u)" -e WORKLOAD_TIME="$(date +%s)" \
 		-e WORKLOAD_FILES="${WORKLOAD_FILES:-10000}" --timeout 900 -- \
 		bash workloads.sh "$@" >"$scratch/out" 2>"$scratch/err"
 	local status=$?
