@@ -153,9 +153,11 @@ static void process_ended(struct event_source *source, uint32_t events)
 static void backend_started(void *observer)
 {
 	struct vmm *vmm = observer;
+	char text[64];
 
+	(void)snprintf(text, sizeof(text), "started %s", vmm->engine->name);
 	if (!vmm->told_started)
-		tell_control(vmm, "started");
+		tell_control(vmm, text);
 	vmm->told_started = true;
 }
 

@@ -320,7 +320,7 @@ static void check_end(pid_t vmm, int control, const char *mode)
 	ssize_t count;
 
 	count = recv(control, text, sizeof(text) - 1, 0);
-	result(count > 0 && strcmp(text, "started") == 0, "the VMM says that the guest runs");
+	result(count > 0 && strncmp(text, "started ", 8) == 0, "the VMM says that the guest runs");
 	if (strcmp(mode, "stop") == 0) {
 		await_hanging();
 		(void)send(control, "stop", 4, MSG_NOSIGNAL);
