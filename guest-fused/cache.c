@@ -9,6 +9,7 @@
 #include <time.h>
 
 #define BUCKETS_FIRST 1024u
+#define NODE_LIMIT_LEAST 64u
 
 int fused_cache_init(struct fused_cache *cache)
 {
@@ -19,6 +20,7 @@ int fused_cache_init(struct fused_cache *cache)
 	if (cache->buckets == NULL)
 		return -ENOMEM;
 	cache->bucket_count = BUCKETS_FIRST;
+	cache->node_limit = FUSED_NODES_MAX;
 	result = pthread_mutex_init(&cache->lock, NULL);
 	if (result != 0)
 		free(cache->buckets);
@@ -131,7 +133,10 @@ struct fused_node *fused_node_get(struct fused_cache *cache, uint64_t nodeid)
 	bucket = node_bucket(cache, nodeid);
 	node->chain = *bucket;
 	*bucket = node;
-	cache->node_count++;
+	if (++cache->node_count > cache->node_limit && !cache->prune_wanted) {
+		cache->prune_wanted = true;
+		atomic_store(&cache->keeper_wanted, true);
+	}
 	return node;
 }
 
@@ -231,7 +236,7 @@ void fused_node_stale(struct fused_cache *cache, const struct fused_node *node)
 		cache->stale_capacity = capacity;
 	}
 	cache->stale[cache->stale_count++] = node->nodeid;
-	atomic_store(&cache->stale_waiting, true);
+	atomic_store(&cache->keeper_wanted, true);
 }
 
 static bool same_content(const struct fs_attr *a, const struct fs_attr *b)
@@ -278,6 +283,21 @@ void fused_node_forget(struct fused_cache *cache, uint64_t nodeid, uint64_t look
 		return;
 	node->kernel_lookups -= lookups <= node->kernel_lookups ? lookups : node->kernel_lookups;
 	fused_node_unreferenced(cache, node);
+}
+
+bool fused_cache_has_room(const struct fused_cache *cache)
+{
+	return cache->node_count < cache->node_limit / 2;
+}
+
+void fused_cache_full(struct fused_cache *cache)
+{
+	size_t limit = cache->node_count / 4 * 3;
+
+	if (limit < cache->node_limit)
+		cache->node_limit = limit > NODE_LIMIT_LEAST ? limit : NODE_LIMIT_LEAST;
+	cache->prune_wanted = true;
+	atomic_store(&cache->keeper_wanted, true);
 }
 
 /* ---- handles ------------------------------------------------------------------------------ */

@@ -22,6 +22,7 @@
 #define FUSED_FOREVER UINT64_MAX
 
 /* Bounds of what is kept; beyond them the oldest goes. */
+#define FUSED_NODES_MAX 262144u
 #define FUSED_ENTRIES_MAX 131072u /* names in listed directories: each a descriptor of the host */
 #define FUSED_CONTENT_MAX (8u << 20)	   /* bytes of small files */
 #define FUSED_CONTENT_FILE_MAX (32u << 10) /* bytes of one small file */
@@ -150,7 +151,11 @@ struct fused_cache {
 	uint64_t *stale;
 	size_t stale_count;
 	size_t stale_capacity;
-	_Atomic bool stale_waiting;
+	_Atomic bool keeper_wanted; /* at once: something is stale, or there are too many nodes */
+
+	/* Each node known to us is one held open by the server, which has a limit. */
+	size_t node_limit;
+	bool prune_wanted;
 
 	/* To be given back to the server, by the keeper. */
 	struct fused_forget *forgets;
@@ -208,6 +213,10 @@ bool fused_node_set_attr(struct fused_cache *cache, struct fused_node *node,
 struct fused_node *fused_node_adopt(struct fused_cache *cache, const struct fs_entry *entry,
 				    uint64_t since);
 void fused_node_forget(struct fused_cache *cache, uint64_t nodeid, uint64_t lookups);
+/* Whether nodes that nobody asked for may be brought in. */
+bool fused_cache_has_room(const struct fused_cache *cache);
+/* The server has no room for more: from now on the limit is below what is known now. */
+void fused_cache_full(struct fused_cache *cache);
 
 /* ---- handles ---- */
 

@@ -55,6 +55,7 @@ struct fused_export {
 	pthread_t keeper;
 	int keeper_fd; /* eventfd that wakes the keeper */
 	_Atomic bool keeper_awake;
+	_Atomic uint32_t waiting; /* workers that wait for the server to have room */
 	struct fused_stream notifications;
 	struct fused_stream posts;
 	struct fused_frame post_frame;

@@ -111,18 +111,16 @@ void fused_frame_open(struct fused_frame *frame, uint64_t nodeid, uint32_t flags
 	open->flags = flags;
 }
 
-void fused_frame_list(struct fused_frame *frame, uint64_t nodeid, uint64_t offset, uint32_t size)
+void fused_frame_list(struct fused_frame *frame, uint64_t nodeid, uint64_t offset, uint32_t size,
+		      bool plus)
 {
-	struct fs_readdir *readdir;
+	struct fs_readdir *readdir = fused_frame_op(frame, FS_READDIR, sizeof(*readdir));
 
-	fused_frame_node(frame, FS_OPENDIR, nodeid, FS_HANDLE_NONE);
-	readdir = fused_frame_op(frame, FS_READDIR, sizeof(*readdir));
 	readdir->nodeid = nodeid;
-	readdir->handle = FS_HANDLE_PREVIOUS;
 	readdir->offset = offset;
 	readdir->size = size;
-	readdir->flags = FS_READDIR_PLUS;
-	fused_frame_node(frame, FS_RELEASE, nodeid, FS_HANDLE_PREVIOUS);
+	readdir->flags = plus ? FS_READDIR_PLUS : 0;
+	fused_frame_node(frame, FS_GETATTR, nodeid, FS_HANDLE_NONE);
 }
 
 /* What the kernel may be told: it refuses errnos from 512 on, and takes ENOSYS to mean that the

@@ -47,8 +47,9 @@ void fused_frame_node(struct fused_frame *frame, enum fs_opcode opcode, uint64_t
 void fused_frame_parent(struct fused_frame *frame, enum fs_opcode opcode, uint64_t parent,
 			const char *name, size_t name_length);
 void fused_frame_open(struct fused_frame *frame, uint64_t nodeid, uint32_t flags);
-/* OPENDIR, READDIR with attributes from `offset`, RELEASE: three operations. */
-void fused_frame_list(struct fused_frame *frame, uint64_t nodeid, uint64_t offset, uint32_t size);
+/* READDIR from `offset` on, with attributes if `plus`, and the directory's own GETATTR. */
+void fused_frame_list(struct fused_frame *frame, uint64_t nodeid, uint64_t offset, uint32_t size,
+		      bool plus);
 
 struct fused_reply_op {
 	uint16_t error; /* positive errno the kernel may see, or 0 */

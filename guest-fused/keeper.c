@@ -21,6 +21,7 @@
 #define GIVE_BACK_MS 100
 #define HANDLE_IDLE_MS 200u
 #define FORGETS_AT_ONCE 2048u
+#define PRUNE_INTERVAL_MS 200u
 #define MINOR_EXPIRE_ONLY 38u
 
 /* ---- telling the kernel ------------------------------------------------------------------- */
@@ -147,6 +148,19 @@ static void drop_known_entries(struct fused_export *export, uint64_t nodeid)
 	free(names);
 }
 
+/* Names and inodes that the kernel keeps in case they are asked for again. Where that is not
+ * permitted they last as long as the kernel likes. */
+static void drop_unused_entries(void)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	while (write(fd, "2\n", 2) < 0 && errno == EINTR)
+		continue;
+	close(fd);
+}
+
 /*
  * The server lost track. The kernel's inodes and the names known here are dropped one by one.
  * It also remembers names that are not there, which nobody else has a list of: in a guest they
@@ -154,21 +168,13 @@ static void drop_known_entries(struct fused_export *export, uint64_t nodeid)
  */
 static void drop_everything(struct fused_export *export, struct everything *everything)
 {
-	int fd;
-
 	for (size_t i = 0; i < everything->count; i++) {
 		drop_inode(export, everything->nodeids[i]);
 		drop_known_entries(export, everything->nodeids[i]);
 	}
 	free(everything->nodeids);
 	everything->nodeids = NULL;
-	fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	if (write(fd, "2\n", 2) < 0) {
-		/* Not permitted here: the entries last as long as the kernel likes. */
-	}
-	close(fd);
+	drop_unused_entries();
 }
 
 /* One operation of a frame. Returns 0, 1 for GOODBYE, or -EBADMSG. */
@@ -256,6 +262,31 @@ static int handle_notices(struct fused_export *export, struct notice *notices)
 	return 0;
 }
 
+/*
+ * The server holds each node open that is known here. What nobody uses is given back: first what
+ * only this process remembers, then what the kernel does.
+ */
+static void prune(struct fused_export *export, uint64_t *last)
+{
+	struct fused_cache *cache = &export->cache;
+	uint64_t now = fused_milliseconds();
+	bool wanted;
+
+	fused_cache_lock(cache);
+	wanted = cache->prune_wanted && now - *last >= PRUNE_INTERVAL_MS;
+	if (wanted) {
+		cache->prune_wanted = false;
+		while (cache->oldest != NULL)
+			fused_directory_drop(cache, cache->oldest);
+		wanted = cache->node_count > cache->node_limit / 2;
+	}
+	fused_cache_unlock(cache);
+	if (wanted) {
+		*last = now;
+		drop_unused_entries();
+	}
+}
+
 static void drop_stale(struct fused_export *export)
 {
 	struct fused_cache *cache = &export->cache;
@@ -268,7 +299,6 @@ static void drop_stale(struct fused_export *export)
 	cache->stale = NULL;
 	cache->stale_count = 0;
 	cache->stale_capacity = 0;
-	atomic_store(&cache->stale_waiting, false);
 	fused_cache_unlock(cache);
 	for (size_t i = 0; i < count; i++)
 		drop_inode(export, stale[i]);
@@ -367,6 +397,7 @@ static int run(struct fused_export *export, struct notice *notices)
 		{ .fd = export->notifications.fd, .events = POLLIN },
 		{ .fd = export->keeper_fd, .events = POLLIN },
 	};
+	uint64_t last_prune = 0;
 	uint64_t deadline = 0;
 	uint64_t wakes;
 	bool left;
@@ -389,8 +420,11 @@ static int run(struct fused_export *export, struct notice *notices)
 			return -errno;
 		if (polled[0].revents != 0)
 			result = handle_notices(export, notices);
+		atomic_store(&export->cache.keeper_wanted, false);
 		drop_stale(export);
-		if (result == 0 && awake && fused_milliseconds() >= deadline) {
+		prune(export, &last_prune);
+		if (result == 0 && awake &&
+		    (fused_milliseconds() >= deadline || atomic_load(&export->waiting) > 0)) {
 			/* Cleared first: what is queued from here on wakes it again. */
 			atomic_store(&export->keeper_awake, false);
 			deadline = 0;

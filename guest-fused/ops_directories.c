@@ -17,7 +17,7 @@
 #define LISTING_SIZE_NEXT (768u * 1024u) /* of a directory that proved to be large */
 #define SIBLING_SIZE (24u * 1024u)
 #define SIBLINGS_MAX 16u
-#define OPS_PER_LISTING 4u
+#define OPS_PER_LISTING 2u
 /* Offsets after "." and "..", which the server knows nothing of; no file system's own are like
  * these (ext4's end is INT64_MAX). */
 #define AFTER_DOT UINT64_C(0x7fffffffabad0001)
@@ -139,13 +139,14 @@ static unsigned choose_siblings(struct fused_node *node, struct sibling *sibling
 	return count;
 }
 
-/* Takes the listing in operations `first`..`first` + 3 into the directory, which is begun anew
- * when `offset` is where a listing starts; drops it if the directory moved on meanwhile. */
+/* Takes the listing in operation `first`, and GETATTR in the next, into the directory, which is
+ * begun anew when `offset` is where a listing starts; drops it if the directory moved on meanwhile.
+ */
 static int absorb(struct fused_worker *worker, uint64_t nodeid, unsigned first, uint64_t since,
 		  uint64_t offset, bool begin, uint32_t size)
 {
 	struct fused_cache *cache = &worker->export->cache;
-	const struct fused_reply_op *op = &worker->reply.ops[first + 1];
+	const struct fused_reply_op *op = &worker->reply.ops[first];
 	struct fused_directory *directory = NULL;
 	struct fs_attr_reply attr;
 	struct fused_node *node = fused_node_find(cache, nodeid);
@@ -157,18 +158,12 @@ static int absorb(struct fused_worker *worker, uint64_t nodeid, unsigned first, 
 		return 0;
 	}
 	attr.attr_valid_ms = 0;
-	if (fused_reply_attr(worker, first + 3, &attr) != NULL)
+	if (fused_reply_attr(worker, first + 1, &attr) != NULL)
 		fused_node_set_attr(cache, node, &attr.attr, attr.attr_valid_ms, since);
 	if (begin)
 		fused_directory_begin(cache, directory, since, offset);
 	return fused_directory_absorb(cache, directory, since, op->body, op->length, size,
 				      attr.attr_valid_ms);
-}
-
-static void ask_listing(struct fused_frame *frame, uint64_t nodeid, uint64_t offset, uint32_t size)
-{
-	fused_frame_list(frame, nodeid, offset, size);
-	fused_frame_node(frame, FS_GETATTR, nodeid, FS_HANDLE_NONE);
 }
 
 /* Asks the server for the directory from `offset` on. */
@@ -181,24 +176,26 @@ static int fetch(struct fused_worker *worker, uint64_t nodeid, uint64_t offset, 
 	struct fused_frame *frame = fused_ask(worker);
 	struct fused_node *node;
 	unsigned count = 0;
+	bool plus;
 	int result;
 
 	size = MIN_OF(size, worker->export->hello.data_max);
 	fused_cache_lock(cache);
 	node = fused_node_find(cache, nodeid);
-	if (node != NULL && begin && offset == 0 &&
+	plus = fused_cache_has_room(cache);
+	if (node != NULL && plus && begin && offset == 0 &&
 	    LISTING_SIZE + SIBLINGS_MAX * SIBLING_SIZE <= worker->export->hello.data_max &&
 	    (1 + SIBLINGS_MAX) * OPS_PER_LISTING <= worker->export->hello.ops_max + OPS_PER_LISTING)
 		count = choose_siblings(node, siblings);
 	fused_cache_unlock(cache);
 	if (count > SIBLINGS_MAX - 1)
 		count = SIBLINGS_MAX - 1;
-	ask_listing(frame, nodeid, offset, size);
+	fused_frame_list(frame, nodeid, offset, size, plus);
 	for (unsigned i = 0; i < count; i++)
-		ask_listing(frame, siblings[i].nodeid, 0, SIBLING_SIZE);
+		fused_frame_list(frame, siblings[i].nodeid, 0, SIBLING_SIZE, true);
 	result = fused_asked(worker);
 	if (result == 0)
-		result = fused_reply_error(&worker->reply, 1);
+		result = fused_reply_error(&worker->reply, 0);
 	if (result != 0)
 		return result;
 	fused_cache_lock(cache);
@@ -206,7 +203,7 @@ static int fetch(struct fused_worker *worker, uint64_t nodeid, uint64_t offset, 
 	for (unsigned i = 0; i < count && result == 0; i++) {
 		unsigned first = (i + 1) * OPS_PER_LISTING;
 
-		if (fused_reply_error(&worker->reply, first + 1) != 0)
+		if (fused_reply_error(&worker->reply, first) != 0)
 			break;
 		result = absorb(worker, siblings[i].nodeid, first, since, 0, true, SIBLING_SIZE);
 	}

@@ -95,7 +95,7 @@ static bool lookup_known(struct fused_cache *cache, uint64_t parent, const struc
 		case FUSED_UNKNOWN:
 			directory->misses++;
 			list = directory->misses >= LOOKUP_MISSES && !directory->too_large &&
-			       !directory->complete;
+			       !directory->complete && fused_cache_has_room(cache);
 			break;
 		}
 	}
@@ -103,7 +103,7 @@ static bool lookup_known(struct fused_cache *cache, uint64_t parent, const struc
 	return list;
 }
 
-/* Operations `first` to `first` + 3 of the reply are a listing's and GETATTR of its directory. */
+/* Operation `first` of the reply is a listing, the next its directory's GETATTR. */
 static int absorb_listing(struct fused_worker *worker, uint64_t nodeid, unsigned first,
 			  uint64_t since)
 {
@@ -114,20 +114,19 @@ static int absorb_listing(struct fused_worker *worker, uint64_t nodeid, unsigned
 	struct fs_attr_reply attr;
 	int result = 0;
 
-	if (fused_reply_error(reply, first + 1) != 0)
+	if (fused_reply_error(reply, first) != 0)
 		return 0;
 	fused_cache_lock(cache);
 	node = fused_node_find(cache, nodeid);
 	if (node != NULL)
 		directory = fused_directory_get(cache, node);
-	if (directory == NULL || fused_reply_attr(worker, first + 3, &attr) == NULL) {
-		fused_listing_discard(cache, reply->ops[first + 1].body,
-				      reply->ops[first + 1].length);
+	if (directory == NULL || fused_reply_attr(worker, first + 1, &attr) == NULL) {
+		fused_listing_discard(cache, reply->ops[first].body, reply->ops[first].length);
 	} else {
 		fused_node_set_attr(cache, node, &attr.attr, attr.attr_valid_ms, since);
 		fused_directory_begin(cache, directory, since, 0);
-		result = fused_directory_absorb(cache, directory, since, reply->ops[first + 1].body,
-						reply->ops[first + 1].length, LOOKUP_LISTING_SIZE,
+		result = fused_directory_absorb(cache, directory, since, reply->ops[first].body,
+						reply->ops[first].length, LOOKUP_LISTING_SIZE,
 						attr.attr_valid_ms);
 		directory->too_large = !directory->list_ended;
 	}
@@ -188,8 +187,7 @@ void fused_lookup(struct fused_worker *worker, const struct fused_request *reque
 	frame = fused_ask(worker);
 	fused_frame_parent(frame, FS_LOOKUP, parent, name.text, name.length);
 	if (list) {
-		fused_frame_list(frame, parent, 0, LOOKUP_LISTING_SIZE);
-		fused_frame_node(frame, FS_GETATTR, parent, FS_HANDLE_NONE);
+		fused_frame_list(frame, parent, 0, LOOKUP_LISTING_SIZE, true);
 	}
 	result = fused_asked(worker);
 	if (result == 0)

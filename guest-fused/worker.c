@@ -12,6 +12,9 @@
 #define VALID_SECONDS (UINT64_C(1) << 31)
 /* Programs size their buffers by st_blksize, and each buffer is a request. */
 #define BLOCK_SIZE_MIN 65536u
+/* Together a second. */
+#define ROOM_ATTEMPTS 100u
+#define ROOM_WAIT_NS 10000000
 
 /* ---- asking the server -------------------------------------------------------------------- */
 
@@ -33,6 +36,33 @@ static int open_stream(struct fused_worker *worker)
 	return result;
 }
 
+/*
+ * Asks again, for a while, when the server has no room for another node: the keeper has the
+ * kernel forget some. One worker never waits, so that what is forgotten can be read.
+ */
+static int call(struct fused_worker *worker)
+{
+	struct fused_export *export = worker->export;
+	const struct timespec moment = { .tv_nsec = ROOM_WAIT_NS };
+	int result = 0;
+
+	for (unsigned attempt = 0; attempt < ROOM_ATTEMPTS && result == 0; attempt++) {
+		result = fused_stream_call(&worker->stream, &worker->frame, &worker->reply);
+		if (result != 0 || worker->reply.count != 1 || worker->reply.ops[0].error != ENFILE)
+			break;
+		fused_cache_lock(&export->cache);
+		fused_cache_full(&export->cache);
+		fused_cache_unlock(&export->cache);
+		fused_export_hurry_keeper(export);
+		if (atomic_fetch_add(&export->waiting, 1) + 1 < export->worker_count)
+			nanosleep(&moment, NULL);
+		else
+			attempt = ROOM_ATTEMPTS;
+		atomic_fetch_sub(&export->waiting, 1);
+	}
+	return result;
+}
+
 int fused_asked(struct fused_worker *worker)
 {
 	struct fused_export *export = worker->export;
@@ -45,7 +75,7 @@ int fused_asked(struct fused_worker *worker)
 	if (worker->stream.fd < 0)
 		result = open_stream(worker);
 	if (result == 0)
-		result = fused_stream_call(&worker->stream, &worker->frame, &worker->reply);
+		result = call(worker);
 	atomic_fetch_add(&worker->cycle, 1);
 	if (result == 0)
 		return 0;
@@ -301,7 +331,7 @@ void *fused_worker_run(void *argument)
 		atomic_fetch_add(&worker->cycle, 1);
 		serve(worker, (size_t)length);
 		atomic_fetch_add(&worker->cycle, 1);
-		if (atomic_load_explicit(&worker->export->cache.stale_waiting,
+		if (atomic_load_explicit(&worker->export->cache.keeper_wanted,
 					 memory_order_relaxed))
 			fused_export_hurry_keeper(worker->export);
 	}
