@@ -126,15 +126,15 @@ static void add_result(json_t *json, struct rollback_result *result)
 	json_array_foreach(json_object_get(json, "conflicts"), index, item)
 	{
 		append_line(&result->details,
-			    text_printf("  %s was changed on the host as well: the other version "
-					"is %s",
+			    text_printf("  %s was also changed from outside, or while the session "
+					"crashed: that version is %s",
 					escaped_text(item, "path"), escaped_text(item, "kept")));
 	}
 	json_array_foreach(json_object_get(json, "failures"), index, item)
 	{
-		append_line(&result->details, text_printf("  %s could not be put back: %s",
-							  escaped_text(item, "path"),
-							  escaped_text(item, "error")));
+		append_line(&result->details,
+			    text_printf("  %s could not be put back: %s",
+					escaped_text(item, "path"), escaped_text(item, "error")));
 	}
 	json_array_foreach(json_object_get(json, "exports"), index, item)
 	{
@@ -184,7 +184,7 @@ char *rollback_text(const struct rollback_result *result)
 {
 	cleanup_free char *kept = result->kept == 0
 					  ? text_copy("")
-					  : text_printf(", %ju kept beside the host's own edits",
+					  : text_printf(", %ju of them with the other version kept",
 							(uintmax_t)result->kept);
 
 	if (result->restored + result->removed + result->kept == 0)
