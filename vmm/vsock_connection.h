@@ -55,14 +55,14 @@ struct vsock_ports {
 	uint32_t host;
 };
 
-/* Fibonacci hashing of both ports, instead of uthash's general function for strings of bytes. The
- * guest chooses ports and could make some collide; the number of connections bounds what that
+/* A multiplicative hash of both ports, instead of uthash's general function for strings of bytes.
+ * The guest chooses ports and could make some collide; the number of connections bounds what that
  * costs, and only its own packets pay. */
 static inline unsigned vsock_ports_hash(const struct vsock_ports *ports)
 {
-	uint64_t both = (uint64_t)ports->host << 32 | ports->guest;
-
-	return (unsigned)((both * UINT64_C(0x9e3779b97f4a7c15)) >> 32);
+	return (unsigned)((ports->host * UINT64_C(0x9e3779b97f4a7c15) +
+			   ports->guest * UINT64_C(0xc2b2ae3d27d4eb4f)) >>
+			  32);
 }
 #define HASH_FUNCTION(key, length, hash)                                                           \
 	do {                                                                                       \

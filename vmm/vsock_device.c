@@ -7,8 +7,8 @@
  * took, so that the guest's credit falls to zero when a host program does not read.
  *
  * To the guest: connections with something to say stand in a queue, the ready list. Each turn gives
- * the first one control packet or up to RECEIVE_BATCH receive buffers, filled by one readv() with
- * gaps left for the headers, then sends it to the back. A connection without credit leaves the
+ * the first one control packet or up to VSOCK_RECEIVE_BATCH receive buffers, filled by one readv()
+ * with gaps left for the headers, then sends it to the back. A connection without credit leaves the
  * list until the guest's next packet; all leave the sockets alone while there are no receive
  * buffers. So nothing spins, and no stream starves another.
  *
@@ -19,9 +19,8 @@
  * A connection that ends here but is known to the guest stays as CLOSING until its last packet
  * found a receive buffer; RSTs for streams that we do not know wait in a small ring.
  */
-#include "vmm/vsock_device.h"
+#include "vmm/vsock_streams.h"
 
-#include "base/bytes.h"
 #include "base/checked.h"
 
 #include <endian.h>
@@ -29,496 +28,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RECEIVE_BATCH 24
-#define RECEIVE_PARTS 128
 #define TRANSMIT_BUDGET 128
 #define RECEIVE_BUDGET 16
 #define TRANSMIT_HOLD_CHAINS 16
 #define TRANSMIT_HOLD_BYTES (64 * 1024)
-#define FIRST_HOST_PORT (UINT32_C(1) << 30)
 
-struct pending_reset {
-	uint64_t source_cid;
-	struct vsock_ports ports;
-	uint16_t type;
-};
-
-TAILQ_HEAD(connection_list, vsock_connection);
-
-struct vsock_device {
-	struct vsock_device_setup setup;
-	struct virtqueue queues[VSOCK_QUEUE_COUNT];
-	bool running[VSOCK_QUEUE_COUNT];
-	bool transmit_kicked;
-	bool receive_starved; /* no receive buffers; a kick will tell */
-	struct vsock_connection *connections;
-	struct connection_list all;
-	struct connection_list ready;
-	size_t connection_count;
-	size_t pending_bytes; /* capacity of all buffers that are allocated */
-	uint32_t next_host_port;
-	struct pending_reset resets[VSOCK_RESETS_MAX];
-	size_t reset_start;
-	size_t reset_count;
-	uint32_t held_chains; /* transmitted and not published */
-	uint64_t held_bytes;
-	struct virtqueue_chain chains[RECEIVE_BATCH];
-	struct iovec parts[RECEIVE_PARTS];
-};
-
-/* ---- connections -------------------------------------------------------------------------------
- */
-
-static void make_ready(struct vsock_connection *connection)
-{
-	struct vsock_device *device = connection->device;
-
-	if (connection->is_ready || !vsock_connection_has_work(connection))
-		return;
-	TAILQ_INSERT_TAIL(&device->ready, connection, ready);
-	connection->is_ready = true;
-}
-
-static void make_unready(struct vsock_connection *connection)
-{
-	if (connection->is_ready)
-		TAILQ_REMOVE(&connection->device->ready, connection, ready);
-	connection->is_ready = false;
-}
-
-static void owe(struct vsock_connection *connection, enum vsock_owed what)
-{
-	connection->owed |= what;
-	make_ready(connection);
-}
-
-static void forget_ports(struct vsock_connection *connection)
-{
-	if (connection->hashed)
-		HASH_DEL(connection->device->connections, connection);
-	connection->hashed = false;
-}
-
-static void drop_buffer(struct vsock_connection *connection)
-{
-	if (connection->buffer)
-		connection->device->pending_bytes -= VSOCK_BUFFER_SIZE;
-	free(connection->buffer);
-	connection->buffer = NULL;
-	connection->buffer_length = 0;
-}
-
-static void close_socket(struct vsock_connection *connection)
-{
-	struct vsock_device *device = connection->device;
-
-	if (connection->socket.fd >= 0)
-		device->setup.streams->close(device->setup.provider, connection);
-	connection->socket.fd = -1;
-	drop_buffer(connection);
-}
-
-static void free_connection(struct vsock_connection *connection)
-{
-	struct vsock_device *device = connection->device;
-
-	make_unready(connection);
-	forget_ports(connection);
-	close_socket(connection);
-	TAILQ_REMOVE(&device->all, connection, all);
-	device->connection_count--;
-	free(connection);
-}
-
-struct vsock_connection *vsock_device_connection_new(struct vsock_device *device)
-{
-	struct vsock_connection *connection;
-
-	if (device->connection_count >= device->setup.connections_max)
-		return NULL;
-	connection = calloc(1, sizeof(*connection));
-	if (!connection)
-		return NULL;
-	connection->device = device;
-	connection->socket.fd = -1;
-	connection->state = VSOCK_HANDSHAKE;
-	TAILQ_INSERT_TAIL(&device->all, connection, all);
-	device->connection_count++;
-	return connection;
-}
-
-static struct vsock_connection *find_connection(struct vsock_device *device,
-						struct vsock_ports ports)
-{
-	struct vsock_connection *connection;
-
-	HASH_FIND(hh, device->connections, &ports, sizeof(ports), connection);
-	return connection;
-}
-
-static void hash_connection(struct vsock_connection *connection, struct vsock_ports ports)
-{
-	struct vsock_device *device = connection->device;
-
-	connection->ports = ports;
-	HASH_ADD(hh, device->connections, ports, sizeof(ports), connection);
-	connection->hashed = true;
-}
-
-/* The host side is over: one last packet, `what`, and the stream is gone. */
-static void finish(struct vsock_connection *connection, enum vsock_owed what)
-{
-	close_socket(connection);
-	connection->state = VSOCK_CLOSING;
-	connection->owed = what;
-	make_ready(connection);
-}
-
-void vsock_device_abort(struct vsock_connection *connection)
-{
-	bool known =
-		connection->state == VSOCK_ESTABLISHED ||
-		(connection->state == VSOCK_REQUESTED && !(connection->owed & VSOCK_OWE_REQUEST));
-
-	if (known)
-		finish(connection, VSOCK_OWE_RST);
-	else if (connection->state != VSOCK_CLOSING)
-		free_connection(connection);
-}
-
-/* The guest is through with the stream and has its RST, or sent one: its ports are free again, and
- * only the bytes that it sent before keep the connection. */
-static void release_guest(struct vsock_connection *connection)
-{
-	make_unready(connection);
-	forget_ports(connection);
-	connection->owed = 0;
-	if (connection->buffer_length == 0)
-		free_connection(connection);
-}
-
-/* The guest has shut both directions: it gets its RST, and the host side what was sent to it. */
-static void drain(struct vsock_connection *connection)
-{
-	if (connection->buffer_length == 0) {
-		finish(connection, VSOCK_OWE_RST);
-		return;
-	}
-	connection->state = VSOCK_DRAINING;
-	connection->owed = VSOCK_OWE_RST;
-	make_ready(connection);
-}
-
-/* A draining connection has no bytes left for the host, or nobody to take them. */
-static void drained(struct vsock_connection *connection)
-{
-	if (connection->owed)
-		finish(connection, VSOCK_OWE_RST);
-	else
-		free_connection(connection);
-}
-
-int vsock_device_request(struct vsock_connection *connection, uint32_t guest_port)
-{
-	struct vsock_device *device = connection->device;
-	struct vsock_ports ports = { .guest = guest_port };
-
-	for (size_t i = 0; i <= VSOCK_CONNECTIONS_MAX; i++) {
-		ports.host = device->next_host_port++;
-		if (device->next_host_port == UINT32_MAX)
-			device->next_host_port = FIRST_HOST_PORT;
-		if (find_connection(device, ports))
-			continue;
-		hash_connection(connection, ports);
-		connection->state = VSOCK_REQUESTED;
-		owe(connection, VSOCK_OWE_REQUEST);
-		return 0;
-	}
-	return -EADDRNOTAVAIL;
-}
-
-/* ---- the guest's packets -----------------------------------------------------------------------
- */
-
-static void report_violation(struct vsock_device *device, const char *what)
-{
-	device->setup.violation(device->setup.observer, what);
-}
-
-static void queue_reset(struct vsock_device *device, const struct vsock_header *header)
-{
-	struct pending_reset *reset;
-
-	if (header->operation == VSOCK_OP_RST)
-		return;
-	if (device->reset_count == VSOCK_RESETS_MAX) {
-		report_violation(device, "more packets for unknown streams than RSTs can wait");
-		return;
-	}
-	reset = &device->resets[(device->reset_start + device->reset_count) % VSOCK_RESETS_MAX];
-	*reset = (struct pending_reset){
-		.source_cid = header->target_cid,
-		.ports = { .guest = header->source_port, .host = header->target_port },
-		.type = header->type,
-	};
-	device->reset_count++;
-}
-
-static void violate(struct vsock_connection *connection, const char *what)
-{
-	report_violation(connection->device, what);
-	finish(connection, VSOCK_OWE_RST);
-}
-
-/* The host does not read any more: later bytes of the guest are dropped, and it is told. */
-static void host_stopped_reading(struct vsock_connection *connection)
-{
-	struct vsock_device *device = connection->device;
-
-	connection->forward_count += (uint32_t)connection->buffer_length;
-	drop_buffer(connection);
-	if (connection->wants_write)
-		device->setup.streams->want_write(device->setup.provider, connection, false);
-	if (connection->state == VSOCK_DRAINING) {
-		drained(connection);
-		return;
-	}
-	if (!(connection->host_shutdown & VSOCK_SHUTDOWN_RECEIVE)) {
-		connection->host_shutdown |= VSOCK_SHUTDOWN_RECEIVE;
-		owe(connection, VSOCK_OWE_SHUTDOWN);
-	}
-}
-
-static void count_forwarded(struct vsock_connection *connection, size_t length)
-{
-	if (vsock_connection_forwarded(connection, length) &&
-	    connection->state == VSOCK_ESTABLISHED)
-		owe(connection, VSOCK_OWE_CREDIT);
-}
-
-/* Keeps what the socket did not take of a packet. */
-static void buffer_rest(struct vsock_connection *connection, const struct virtqueue_chain *chain,
-			size_t offset, size_t length)
-{
-	struct vsock_device *device = connection->device;
-
-	if (!connection->buffer) {
-		if (device->pending_bytes > VSOCK_PENDING_MAX - VSOCK_BUFFER_SIZE) {
-			violate(connection,
-				"too many bytes pending for host programs that do not read");
-			return;
-		}
-		device->pending_bytes += VSOCK_BUFFER_SIZE;
-	}
-	if (vsock_connection_buffer(connection, chain->parts, chain->readable_count, offset,
-				    length) < 0) {
-		device->pending_bytes -= VSOCK_BUFFER_SIZE;
-		finish(connection, VSOCK_OWE_RST);
-		return;
-	}
-	if (!connection->wants_write)
-		device->setup.streams->want_write(device->setup.provider, connection, true);
-}
-
-static void receive_data(struct vsock_connection *connection, const struct vsock_header *header,
-			 const struct virtqueue_chain *chain)
-{
-	struct vsock_device *device = connection->device;
-	struct iovec parts[VIRTQUEUE_CHAIN_MAX];
-	size_t count, sent = 0;
-
-	if (connection->guest_shutdown & VSOCK_SHUTDOWN_SEND) {
-		violate(connection, "data after the guest's own shutdown");
-		return;
-	}
-	if (!vsock_connection_accepts(connection, header->length)) {
-		violate(connection, "more data than the credit given");
-		return;
-	}
-	if (header->length == 0)
-		return;
-	if (connection->host_shutdown & VSOCK_SHUTDOWN_RECEIVE) {
-		count_forwarded(connection, header->length);
-		return;
-	}
-	if (connection->buffer_length == 0) {
-		ssize_t result;
-
-		count = iovec_slice(chain->parts, chain->readable_count, VSOCK_HEADER_LENGTH,
-				    header->length, parts);
-		result = device->setup.streams->send(connection, parts, count);
-		if (result < 0 && result != -EAGAIN) {
-			count_forwarded(connection, header->length);
-			host_stopped_reading(connection);
-			return;
-		}
-		sent = result > 0 ? (size_t)result : 0;
-		count_forwarded(connection, sent);
-	}
-	if (sent < header->length)
-		buffer_rest(connection, chain, VSOCK_HEADER_LENGTH + sent, header->length - sent);
-}
-
-void vsock_device_stream_writable(struct vsock_connection *connection)
-{
-	struct vsock_device *device = connection->device;
-
-	if (connection->buffer_length > 0) {
-		struct iovec part = {
-			.iov_base = connection->buffer + connection->buffer_start,
-			.iov_len = connection->buffer_length,
-		};
-		ssize_t result = device->setup.streams->send(connection, &part, 1);
-
-		if (result == -EAGAIN)
-			return;
-		if (result < 0) {
-			host_stopped_reading(connection);
-			return;
-		}
-		vsock_connection_unbuffer(connection, (size_t)result);
-		if (!connection->buffer)
-			device->pending_bytes -= VSOCK_BUFFER_SIZE;
-		count_forwarded(connection, (size_t)result);
-	}
-	if (connection->buffer_length > 0)
-		return;
-	if (connection->wants_write)
-		device->setup.streams->want_write(device->setup.provider, connection, false);
-	if (connection->state == VSOCK_DRAINING)
-		drained(connection);
-	else if (connection->guest_shutdown & VSOCK_SHUTDOWN_SEND)
-		device->setup.streams->shutdown(connection, VSOCK_SHUTDOWN_SEND);
-}
-
-static void receive_shutdown(struct vsock_connection *connection, uint32_t flags)
-{
-	struct vsock_device *device = connection->device;
-	uint32_t added = flags & VSOCK_SHUTDOWN_BOTH & ~connection->guest_shutdown;
-
-	connection->guest_shutdown |= added;
-	if (connection->guest_shutdown == VSOCK_SHUTDOWN_BOTH) {
-		drain(connection);
-		return;
-	}
-	if (added & VSOCK_SHUTDOWN_RECEIVE)
-		device->setup.streams->shutdown(connection, VSOCK_SHUTDOWN_RECEIVE);
-	if ((added & VSOCK_SHUTDOWN_SEND) && connection->buffer_length == 0)
-		device->setup.streams->shutdown(connection, VSOCK_SHUTDOWN_SEND);
-}
-
-static void open_connection(struct vsock_device *device, const struct vsock_header *header,
-			    struct vsock_ports ports)
-{
-	struct vsock_connection *connection = vsock_device_connection_new(device);
-
-	if (!connection) {
-		queue_reset(device, header);
-		return;
-	}
-	if (device->setup.streams->open(device->setup.provider, connection, ports.host) < 0) {
-		free_connection(connection);
-		queue_reset(device, header);
-		return;
-	}
-	connection->state = VSOCK_ESTABLISHED;
-	vsock_connection_update_credit(connection, header);
-	hash_connection(connection, ports);
-	owe(connection, VSOCK_OWE_RESPONSE);
-}
-
-static void receive_established(struct vsock_connection *connection,
-				const struct vsock_header *header,
-				const struct virtqueue_chain *chain)
-{
-	switch (header->operation) {
-	case VSOCK_OP_RW:
-		receive_data(connection, header, chain);
-		break;
-	case VSOCK_OP_SHUTDOWN:
-		receive_shutdown(connection, header->flags);
-		break;
-	case VSOCK_OP_CREDIT_UPDATE:
-		make_ready(connection);
-		break;
-	case VSOCK_OP_CREDIT_REQUEST:
-		owe(connection, VSOCK_OWE_CREDIT);
-		break;
-	default:
-		violate(connection, "operation that an established stream does not allow");
-		break;
-	}
-}
-
-static void receive_for_connection(struct vsock_connection *connection,
-				   const struct vsock_header *header,
-				   const struct virtqueue_chain *chain)
-{
-	if (header->operation == VSOCK_OP_RST) {
-		if (connection->state == VSOCK_DRAINING)
-			release_guest(connection);
-		else
-			free_connection(connection);
-		return;
-	}
-	/* Ends itself with the next receive buffer; until then there is nothing to say. */
-	if (connection->state == VSOCK_CLOSING || connection->state == VSOCK_DRAINING)
-		return;
-	vsock_connection_update_credit(connection, header);
-	if (connection->state == VSOCK_REQUESTED) {
-		if (header->operation != VSOCK_OP_RESPONSE ||
-		    (connection->owed & VSOCK_OWE_REQUEST)) {
-			violate(connection, "stream not accepted before it is used");
-			return;
-		}
-		connection->state = VSOCK_ESTABLISHED;
-		connection->device->setup.streams->accepted(connection);
-		make_ready(connection);
-		return;
-	}
-	/* Whatever the packet says, it may have brought credit; the packet itself may end it. */
-	make_ready(connection);
-	receive_established(connection, header, chain);
-}
-
-static void receive_packet(struct vsock_device *device, const struct virtqueue_chain *chain)
-{
-	uint8_t bytes[VSOCK_HEADER_LENGTH];
-	struct vsock_connection *connection;
-	struct vsock_header header;
-	struct vsock_ports ports;
-
-	if (iovec_read(chain->parts, chain->readable_count, 0, bytes, sizeof(bytes)) !=
-	    sizeof(bytes)) {
-		report_violation(device, "packet shorter than its header");
-		return;
-	}
-	vsock_header_decode(bytes, &header);
-	if (header.source_cid != device->setup.guest_cid) {
-		report_violation(device, "packet from a forged CID");
-		return;
-	}
-	if (header.target_cid != VSOCK_CID_HOST || header.type != VSOCK_TYPE_STREAM) {
-		queue_reset(device, &header);
-		return;
-	}
-	ports = (struct vsock_ports){ .guest = header.source_port, .host = header.target_port };
-	connection = find_connection(device, ports);
-	if (header.length > chain->readable_length - VSOCK_HEADER_LENGTH) {
-		if (connection && connection->state != VSOCK_CLOSING &&
-		    connection->state != VSOCK_DRAINING)
-			violate(connection, "payload longer than its packet");
-		else
-			report_violation(device, "payload longer than its packet");
-		return;
-	}
-	if (connection)
-		receive_for_connection(connection, &header, chain);
-	else if (header.operation == VSOCK_OP_REQUEST)
-		open_connection(device, &header, ports);
-	else
-		queue_reset(device, &header);
-}
+/* ---- packets of the guest
+ * ------------------------------------------------------------------------ */
 
 static void publish(struct vsock_device *device, enum vsock_queue index)
 {
@@ -549,7 +65,7 @@ static int run_transmit(struct vsock_device *device)
 			device->transmit_kicked = true;
 			continue;
 		}
-		receive_packet(device, chain);
+		vsock_guest_packet(device, chain);
 		virtqueue_push(queue, chain->head, 0);
 		device->held_chains++;
 		device->held_bytes += chain->readable_length;
@@ -649,11 +165,11 @@ static void send_owed(struct vsock_connection *connection, const struct virtqueu
 		break;
 	}
 	if (connection->state == VSOCK_DRAINING)
-		release_guest(connection);
+		vsock_stream_release_guest(connection);
 	else if (connection->state == VSOCK_CLOSING)
-		free_connection(connection);
+		vsock_stream_free(connection);
 	else
-		make_ready(connection);
+		vsock_stream_ready(connection);
 }
 
 /* The host socket has come to its end, or failed. */
@@ -661,16 +177,16 @@ static void host_ended(struct vsock_connection *connection, bool failed)
 {
 	connection->readable = false;
 	if (failed) {
-		finish(connection, VSOCK_OWE_RST);
+		vsock_stream_finish(connection, VSOCK_OWE_RST);
 		return;
 	}
 	connection->host_shutdown |= VSOCK_SHUTDOWN_SEND;
 	if (connection->hung_up || (connection->host_shutdown & VSOCK_SHUTDOWN_RECEIVE)) {
 		connection->host_shutdown = VSOCK_SHUTDOWN_BOTH;
-		finish(connection, VSOCK_OWE_SHUTDOWN);
+		vsock_stream_finish(connection, VSOCK_OWE_SHUTDOWN);
 		return;
 	}
-	owe(connection, VSOCK_OWE_SHUTDOWN);
+	vsock_stream_owe(connection, VSOCK_OWE_SHUTDOWN);
 }
 
 /* Spreads `length` bytes which lie in the payload parts of chains[0..count) over packets. Returns
@@ -699,8 +215,8 @@ static int gather_buffers(struct vsock_device *device, size_t credit, size_t *re
 {
 	size_t chains = 0, parts = 0, capacity = 0;
 
-	while (chains < RECEIVE_BATCH && capacity < credit &&
-	       parts + VIRTQUEUE_CHAIN_MAX <= RECEIVE_PARTS) {
+	while (chains < VSOCK_RECEIVE_BATCH && capacity < credit &&
+	       parts + VIRTQUEUE_CHAIN_MAX <= VSOCK_RECEIVE_PARTS) {
 		struct virtqueue_chain *chain = &device->chains[chains];
 		size_t room;
 		int r = take_buffer(device, chain);
@@ -761,19 +277,19 @@ static int run_connection(struct vsock_device *device, struct vsock_connection *
 		r = send_data(connection);
 		if (r <= 0)
 			return r;
-		make_unready(connection);
-		make_ready(connection);
+		vsock_stream_unready(connection);
+		vsock_stream_ready(connection);
 		return 1;
 	}
 	if (connection->owed) {
 		r = take_buffer(device, chain);
 		if (r <= 0)
 			return r;
-		make_unready(connection);
+		vsock_stream_unready(connection);
 		send_owed(connection, chain);
 		return 1;
 	}
-	make_unready(connection);
+	vsock_stream_unready(connection);
 	return 1;
 }
 
@@ -819,7 +335,7 @@ int vsock_device_new(const struct vsock_device_setup *setup, struct vsock_device
 	device->setup = *setup;
 	if (setup->connections_max == 0 || setup->connections_max > VSOCK_CONNECTIONS_MAX)
 		device->setup.connections_max = VSOCK_CONNECTIONS_MAX;
-	device->next_host_port = FIRST_HOST_PORT;
+	device->next_host_port = VSOCK_FIRST_HOST_PORT;
 	TAILQ_INIT(&device->all);
 	TAILQ_INIT(&device->ready);
 	*ret_device = device;
@@ -831,7 +347,7 @@ static void drop_connections(struct vsock_device *device)
 	struct vsock_connection *connection;
 
 	while ((connection = TAILQ_FIRST(&device->all)) != NULL)
-		free_connection(connection);
+		vsock_stream_free(connection);
 	device->reset_count = 0;
 }
 
@@ -933,10 +449,10 @@ void vsock_device_stream_readable(struct vsock_connection *connection, bool end,
 	    ((connection->host_shutdown & VSOCK_SHUTDOWN_SEND) ||
 	     (connection->guest_shutdown & VSOCK_SHUTDOWN_RECEIVE))) {
 		connection->host_shutdown = VSOCK_SHUTDOWN_BOTH;
-		finish(connection, VSOCK_OWE_SHUTDOWN);
+		vsock_stream_finish(connection, VSOCK_OWE_SHUTDOWN);
 		return;
 	}
-	make_ready(connection);
+	vsock_stream_ready(connection);
 }
 
 size_t vsock_device_connection_count(const struct vsock_device *device)

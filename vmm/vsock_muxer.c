@@ -173,7 +173,7 @@ static void accept_clients(struct event_source *source, uint32_t events)
 			vsock_device_abort(connection);
 			continue;
 		}
-		fd = -1;
+		(void)steal_fd(&fd);
 	}
 }
 
@@ -203,7 +203,7 @@ static int stream_open(void *provider, struct vsock_connection *connection, uint
 		connection->socket.fd = -1;
 		return r;
 	}
-	fd = -1;
+	(void)steal_fd(&fd);
 	return 0;
 }
 
