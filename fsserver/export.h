@@ -61,8 +61,9 @@ struct export
 	struct node *cache_oldest;
 	unsigned cache_count;
 
-	bool unstamped; /* some handle is */
-	struct watch *watch; /* NULL until a notification stream is open */
+	bool unstamped;	      /* some handle is */
+	unsigned slow_writes; /* so many writes are to go through the ring */
+	struct watch *watch;  /* NULL until a notification stream is open */
 	unsigned request_streams;
 };
 

@@ -12,6 +12,7 @@
 #include "fsserver/export.h"
 #include "fsserver/ring.h"
 #include "fsserver/session.h"
+#include "jail/descriptors.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -211,9 +212,14 @@ static int serve(int config_fd, int listen_fd, int control_fd, int audit_fd)
 	struct serving serving = { .listen_fd = listen_fd,
 				   .control_fd = control_fd,
 				   .signal_fd = -1 };
-	int result;
+	const int given[] = { config_fd, listen_fd, control_fd, audit_fd };
+	int result = descriptors_close_others(given, ARRAY_LENGTH(given));
 	int cleaned;
 
+	if (result) {
+		log_error("cannot close what was inherited: %s", strerror(-result));
+		return EXIT_FAILURE;
+	}
 	/* Umask is the guest's affair, and applied there. */
 	umask(0);
 	/* Buffers of a megabyte come and go all the time: keep them on the heap. */

@@ -10,12 +10,17 @@
 #include <openssl/evp.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Files up to this size are hashed for the audit log. */
 #define HASH_SIZE_MAX (1024u * 1024u)
-/* Writes from this size on go through the ring, so that a slow disk holds up nobody else. */
-#define WRITE_THROUGH_RING (256u * 1024u)
+/* A write is a copy into the page cache, which the ring would only make slower (it hands buffered
+ * writes to a worker thread). But when the kernel holds writers back because the disk is behind,
+ * the next ones of this size or more go through the ring, so that nobody else waits with them. */
+#define SLOW_WRITE_NS INT64_C(10000000)
+#define SLOW_WRITES 32u
+#define RING_WRITE_MIN (64u * 1024u)
 #define COPY_RANGE_MAX (UINT64_C(8) << 20)
 
 /* ---- the audit log's hashes ----------------------------------------------------------------- */
@@ -176,18 +181,23 @@ void operations_changed(struct export *export, struct handle *handle)
 	export->unstamped = true;
 }
 
+static void stamp_as(struct export *export, struct handle *handle, const struct statx *stat)
+{
+	struct stat now;
+
+	handle->unstamped = false;
+	if (!export->undo)
+		return;
+	host_stat_convert(stat, &now);
+	undo_did_change(export->undo, operations_inode(stat), &now);
+}
+
 static void stamp(struct export *export, struct handle *handle)
 {
 	struct statx stat;
-	struct stat now;
 
-	if (!handle->unstamped)
-		return;
-	handle->unstamped = false;
-	if (!export->undo || host_stat(handle->fd, &stat))
-		return;
-	host_stat_convert(&stat, &now);
-	undo_did_change(export->undo, operations_inode(&stat), &now);
+	if (handle->unstamped && host_stat(handle->fd, &stat) == 0)
+		stamp_as(export, handle, &stat);
 }
 
 void operations_stamp(struct export *export)
@@ -206,9 +216,11 @@ void operations_release(struct export *export, struct handle *handle)
 {
 	struct statx stat;
 
-	stamp(export, handle);
-	if ((handle->changed || handle->created) && host_stat(handle->fd, &stat) == 0)
+	if ((handle->changed || handle->created) && host_stat(handle->fd, &stat) == 0) {
+		if (handle->unstamped)
+			stamp_as(export, handle, &stat);
 		report_handle(export, handle, &stat);
+	}
 	handle_table_remove(&export->handles, handle);
 	handle_unreference(&export->handles, export->nodes, handle);
 }
@@ -397,6 +409,30 @@ static void after_change(struct node *node, int fd, const struct node_stamp *bef
 		node->content_known = false;
 }
 
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static ssize_t write_here(struct export *export, int fd, const struct iovec *vector, off_t offset,
+			  int flags)
+{
+	int64_t began = now_ns();
+	ssize_t count;
+
+	do {
+		count = pwritev2(fd, vector, 1, offset, flags);
+	} while (count < 0 && errno == EINTR);
+	if (count < 0)
+		return -errno;
+	if (now_ns() - began > SLOW_WRITE_NS)
+		export->slow_writes = SLOW_WRITES;
+	return count;
+}
+
 int operation_write(struct job *job, const struct fs_request *request)
 {
 	const struct fs_io *io = &request->io;
@@ -421,7 +457,8 @@ int operation_write(struct job *job, const struct fs_request *request)
 		return error;
 	job->pending.before = node_stamp_of(&stat);
 	job->pending.flags = append ? RWF_APPEND : 0;
-	if (io->size >= WRITE_THROUGH_RING) {
+	if (io->size >= RING_WRITE_MIN && job->export->slow_writes > 0) {
+		job->export->slow_writes--;
 		error = keep_for_ring(job, node, handle, handle->fd);
 		if (error)
 			return error;
@@ -431,12 +468,10 @@ int operation_write(struct job *job, const struct fs_request *request)
 		job->pending.offset = io->offset;
 		return JOB_WAITS;
 	}
-	do {
-		count = pwritev2(handle->fd, &vector, 1, append ? 0 : (off_t)io->offset,
-				 job->pending.flags);
-	} while (count < 0 && errno == EINTR);
+	count = write_here(job->export, handle->fd, &vector, append ? 0 : (off_t)io->offset,
+			   job->pending.flags);
 	if (count < 0)
-		return -errno;
+		return (int)count;
 	handle->bytes_written += (uint64_t)count;
 	after_change(node, handle->fd, &job->pending.before);
 	return reply_count(job, (uint64_t)count);

@@ -67,7 +67,9 @@ static int judge_make(struct job *job, const struct fs_request *request, struct 
 	if (request->opcode == FS_MKNOD && type != S_IFREG && type != S_IFIFO && type != S_IFSOCK)
 		return guard_refuse(export, operation, place->path, "type: device nodes",
 				    "Device nodes are never made on the host.", -EPERM);
-	if (name_exists(parent, request->name))
+	/* CREATE has looked already, unless it must not exist. */
+	if ((request->opcode != FS_CREATE || (request->make.flags & FS_O_EXCLUSIVE)) &&
+	    name_exists(parent, request->name))
 		return -EEXIST;
 	return guard_name(export, access_of(request), operation, parent, request->name, place,
 			  mode_of(request));
