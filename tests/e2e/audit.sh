@@ -7,6 +7,11 @@ producer=$build/tests/e2e/audit_producer
 scratch=$(mktemp -d /tmp/audit-e2e-XXXXXX) || exit 1
 trap 'rm -rf "$scratch"' EXIT
 
+if ! [ -x "$audit" ] || ! [ -x "$producer" ]; then
+	echo "not ok 1 - $audit and $producer are built"
+	echo "1..1"
+	exit 1
+fi
 count=0
 failed=0
 # check TEXT COMMAND...: one test
@@ -30,6 +35,15 @@ session() {
 	log=$directory/audit.jsonl
 	said=$("$producer" "$audit" "$directory" "$@" 2>"$directory/stderr")
 	status=$?
+}
+
+wait_for_log() { # at most ten seconds
+	local i
+	for ((i = 0; i < 500; i++)); do
+		[ -s "$1" ] && return 0
+		sleep 0.02
+	done
+	return 1
 }
 
 # verify LOG: $verdict and $verified
@@ -87,7 +101,7 @@ locked_up() { # what the kernel says about the running process
 	local directory=$scratch/locked state
 	mkdir -m 700 "$directory"
 	"$producer" "$audit" "$directory" second 1 0 >/dev/null 2>&1 &
-	until [ -s "$directory/audit.jsonl" ]; do sleep 0.02; done
+	wait_for_log "$directory/audit.jsonl"
 	state=$(cat "/proc/$(pgrep -P $! | head -n 1)/status")
 	wait $!
 	grep -q '^Seccomp:.2$' <<<"$state" && grep -q '^NoNewPrivs:.1$' <<<"$state" &&
@@ -226,7 +240,7 @@ follows() { # rows appear while the session runs
 	local directory=$scratch/follow rows
 	mkdir -m 700 "$directory"
 	"$producer" "$audit" "$directory" second 1 0 >/dev/null 2>&1 &
-	until [ -s "$directory/audit.jsonl" ]; do sleep 0.02; done
+	wait_for_log "$directory/audit.jsonl"
 	rows=$(timeout 20 "$audit" show --log "$directory/audit.jsonl" --follow --json | wc -l)
 	wait $!
 	[ "$rows" -eq 3 ]
