@@ -7,6 +7,7 @@
  *     files_driver threads DIR          many threads at once
  *     files_driver random DIR SEED N    N random reads, writes, truncations, mmap accesses, checked
  *     files_driver locks DIR            locks between processes
+ *     files_driver small DIR            one file of 4 KiB: create, write, close
  *
  * Exit status 0 when what it checks by itself held.
  */
@@ -797,6 +798,15 @@ static void try_locks(void)
 	close(fd);
 }
 
+static void try_small(void)
+{
+	static char block[4096];
+	int fd = open("small", O_WRONLY | O_CREAT | O_EXCL, 0644);
+
+	if (fd < 0 || write(fd, block, sizeof(block)) != (ssize_t)sizeof(block) || close(fd) != 0)
+		fail("small: %s", strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 3 || chdir(argv[2]) != 0) {
@@ -814,6 +824,8 @@ int main(int argc, char **argv)
 			   argc > 4 ? strtol(argv[4], NULL, 10) : 2000);
 	else if (strcmp(argv[1], "locks") == 0)
 		try_locks();
+	else if (strcmp(argv[1], "small") == 0)
+		try_small();
 	else
 		return 2;
 	return failures == 0 ? 0 : 1;
