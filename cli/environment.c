@@ -12,8 +12,6 @@
 #define PATH_USUAL "/usr/local/bin:/usr/bin:/bin"
 #define PATH_SUPERUSER "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-extern char **environ;
-
 static bool same_name(const char *entry, const char *name, size_t length)
 {
 	return strncmp(entry, name, length) == 0 && entry[length] == '=';
@@ -137,7 +135,7 @@ static int add_file(struct text_list *list, const char *path, struct problem *pr
 	char *line;
 	char *rest;
 
-	if (error < 0)
+	if (error < 0 || !text)
 		return problem_set(problem, STATUS_USAGE, "--env-file %s: %s", path,
 				   strerror(-error));
 	if (strlen(text) != length)

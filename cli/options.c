@@ -74,7 +74,7 @@ static const char *nearest_flag(const char *name, const struct option *long_opti
 	const char *names[64];
 	size_t count = 0;
 
-	for (; long_options[count].name && count < ARRAY_LENGTH(names); count++)
+	for (; count < ARRAY_LENGTH(names) && long_options[count].name; count++)
 		names[count] = long_options[count].name;
 	return suggest(name, names, count);
 }

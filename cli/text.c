@@ -26,7 +26,7 @@ static void *require(void *block)
 	return block;
 }
 
-int problem_set(struct problem *problem, int status, const char *format, ...)
+void problem_write(struct problem *problem, int status, const char *format, ...)
 {
 	va_list arguments;
 
@@ -34,7 +34,6 @@ int problem_set(struct problem *problem, int status, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(problem->text, sizeof(problem->text), format, arguments);
 	va_end(arguments);
-	return -1;
 }
 
 char *text_printf(const char *format, ...)
@@ -229,8 +228,8 @@ char *quote_word(const char *word)
 	quoted[length++] = '\'';
 	for (const char *at = word; *at; at++) {
 		if (*at == '\'') {
-			memcpy(quoted + length, "'\\''", 4);
-			length += 4;
+			for (const char *mark = "'\\''"; *mark; mark++)
+				quoted[length++] = *mark;
 		} else {
 			quoted[length++] = *at;
 		}

@@ -23,9 +23,15 @@ struct problem {
 	char text[2048];
 };
 
-/* Fills in *problem and returns -1, so that callers write `return problem_set(...)`. */
-int problem_set(struct problem *problem, int status, const char *format, ...)
+void problem_write(struct problem *problem, int status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+static inline int problem_result(void)
+{
+	return -1;
+}
+/* Fills in *problem and is -1, so that callers write `return problem_set(...)`. */
+#define problem_set(problem, status, ...)                                                          \
+	(problem_write(problem, status, __VA_ARGS__), problem_result())
 
 /* Never NULL; the caller frees. */
 char *text_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -192,16 +192,36 @@ static void filter_changes(json_t *document, const struct diff_options *options)
 	}
 }
 
-/* What was saved before the roll-back. */
+static void print_document(json_t *document, const struct diff_options *options)
+{
+	json_t *change;
+	size_t index;
+
+	if (options->json) {
+		cleanup_free char *text = json_dumps(document, JSON_INDENT(2));
+
+		puts(text ? text : "{}");
+		return;
+	}
+	json_array_foreach(json_object_get(document, "changes"), index, change)
+	{
+		const char *kind = json_string_value(json_object_get(change, "kind"));
+		const char *path = json_string_value(json_object_get(change, "path"));
+		const char *diff = json_string_value(json_object_get(change, "diff"));
+
+		printf("%-10s %s\n", kind ? kind : "?", path ? path : "?");
+		if (diff && !options->name_only)
+			fputs(diff, stdout);
+	}
+}
+
+/* What was saved before the roll-back: one document for each export that could be written. */
 static int print_saved_diff(const struct paths *paths, const struct session_record *record,
 			    const struct diff_options *options)
 {
 	cleanup_free char *directory = session_directory(paths, record->id);
 	cleanup_free char *text = NULL;
 	cleanup_free char *saved = NULL;
-	json_t *document;
-	json_t *change;
-	size_t index;
 
 	fprintf(stderr, "matchlock: session %s was rolled back; this is what it had changed\n",
 		record->id);
@@ -213,28 +233,21 @@ static int print_saved_diff(const struct paths *paths, const struct session_reco
 		}
 	}
 	saved = read_saved(directory, "diff.json");
-	document = saved ? json_loads(saved, 0, NULL) : NULL;
-	if (!document) {
+	if (!saved) {
 		fprintf(stderr, "matchlock: no list of changes was kept\n");
 		return 1;
 	}
-	filter_changes(document, options);
-	if (options->json) {
-		text = json_dumps(document, JSON_INDENT(2));
-		puts(text ? text : "{}");
-	} else {
-		json_array_foreach(json_object_get(document, "changes"), index, change)
-		{
-			const char *path = json_string_value(json_object_get(change, "path"));
-			const char *diff = json_string_value(json_object_get(change, "diff"));
+	for (size_t at = 0; at < strlen(saved);) {
+		json_error_t end = { 0 };
+		json_t *document = json_loads(saved + at, JSON_DISABLE_EOF_CHECK, &end);
 
-			printf("%-10s %s\n", json_string_value(json_object_get(change, "kind")),
-			       path ? path : "?");
-			if (diff && !options->name_only)
-				fputs(diff, stdout);
-		}
+		if (!document)
+			break;
+		filter_changes(document, options);
+		print_document(document, options);
+		json_decref(document);
+		at += (size_t)end.position;
 	}
-	json_decref(document);
 	return 0;
 }
 
