@@ -64,6 +64,28 @@ static void store_name(const struct rollback *rollback, const char *directory, c
 	snprintf(path, MODEL_PATH_MAX, "%.3500s/%s/%.255s", rollback->store_path, directory, name);
 }
 
+/* A directory that its owner may not write cannot be moved to another parent: it is opened up for
+ * that moment. */
+static int move_object(int from, const char *name, int to, const char *new_name)
+{
+	cleanup_fd int fd = -1;
+	struct statx stat;
+	int result;
+
+	if (renameat2(from, name, to, new_name, RENAME_NOREPLACE) == 0)
+		return 0;
+	result = -errno;
+	if (result != -EACCES)
+		return result;
+	fd = undo_open_beneath(from, name, O_PATH | O_DIRECTORY, 0);
+	if (fd < 0 || undo_statx(fd, "", &stat) < 0 ||
+	    undo_chmod(fd, (stat.stx_mode & 07777) | S_IRWXU) < 0)
+		return result;
+	result = renameat2(from, name, to, new_name, RENAME_NOREPLACE) ? -errno : 0;
+	(void)undo_chmod(fd, stat.stx_mode & 07777);
+	return result;
+}
+
 /* ---- 1: clear -------------------------------------------------------------------------------- */
 
 static int stage(struct rollback *rollback, uint32_t index)
@@ -79,11 +101,11 @@ static int stage(struct rollback *rollback, uint32_t index)
 		return fd;
 	do {
 		name = undo_number_name(rollback->next_stage++);
-		result = renameat2(fd, undo_model_name(model, entry->name), model->stage_fd,
-				   name.text, RENAME_NOREPLACE);
-	} while (result && errno == EEXIST);
-	if (result)
-		return -errno;
+		result = move_object(fd, undo_model_name(model, entry->name), model->stage_fd,
+				     name.text);
+	} while (result == -EEXIST);
+	if (result < 0)
+		return result;
 	result = undo_names_add(&model->names, name.text, strlen(name.text), &at);
 	if (result == 0)
 		result = undo_model_add_instance(model, entry->now, MODEL_STAGE, at);
@@ -219,8 +241,8 @@ static struct model_instance *find_instance(struct rollback *rollback, uint32_t 
 	return NULL;
 }
 
-static int rename_instance(struct rollback *rollback, const struct model_instance *instance,
-			   uint32_t index)
+static int move_instance(struct rollback *rollback, const struct model_instance *instance,
+			 uint32_t index)
 {
 	struct undo_model *model = &rollback->model;
 	const struct model_entry *entry = &model->entries[index];
@@ -229,32 +251,8 @@ static int rename_instance(struct rollback *rollback, const struct model_instanc
 
 	if (from < 0 || to < 0)
 		return from < 0 ? from : to;
-	if (renameat2(from, undo_model_name(model, instance->name), to,
-		      undo_model_name(model, entry->name), RENAME_NOREPLACE) == 0)
-		return 0;
-	return -errno;
-}
-
-/* A directory that the guest made unwritable cannot be moved to another parent. */
-static int move_instance(struct rollback *rollback, const struct model_instance *instance,
-			 uint32_t index)
-{
-	struct model_object *object = undo_model_object(&rollback->model, instance->object);
-	int result = rename_instance(rollback, instance, index);
-	mode_t mode = object->now.mode & 07777;
-	int restored;
-
-	if (result != -EACCES || !S_ISDIR(object->mode))
-		return result;
-	{
-		cleanup_fd int fd = undo_model_open(&rollback->model, instance->object, O_PATH);
-
-		if (fd < 0 || undo_chmod(fd, mode | S_IRWXU) < 0)
-			return result;
-		result = rename_instance(rollback, instance, index);
-		restored = undo_chmod(fd, mode);
-	}
-	return result < 0 ? result : restored;
+	return move_object(from, undo_model_name(model, instance->name), to,
+			   undo_model_name(model, entry->name));
 }
 
 /* Names both versions where an object was put beside its own place. */
