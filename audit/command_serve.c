@@ -23,6 +23,7 @@ struct serve_options {
 	int directory_fd;
 	int sources[SOURCES_MAX];
 	size_t source_count;
+	bool policy_first; /* the first source tells the policy, which opens the log */
 	const char *session;
 	uint64_t max_bytes;
 	enum log_level level;
@@ -60,6 +61,7 @@ static bool parse_options(int argc, char **argv, struct serve_options *options)
 	static const struct option names[] = {
 		{ "directory-fd", required_argument, NULL, 'd' },
 		{ "source-fd", required_argument, NULL, 's' },
+		{ "policy-first", no_argument, NULL, 'p' },
 		{ "session", required_argument, NULL, 'n' },
 		{ "max-bytes", required_argument, NULL, 'm' },
 		{ "debug", no_argument, NULL, 'D' },
@@ -82,6 +84,9 @@ static bool parse_options(int argc, char **argv, struct serve_options *options)
 			good = options->source_count < SOURCES_MAX &&
 			       parse_fd(optarg, &options->sources[options->source_count]);
 			options->source_count++;
+			break;
+		case 'p':
+			options->policy_first = true;
 			break;
 		case 'n':
 			options->session = optarg;
@@ -211,7 +216,10 @@ static int serve(struct log_writer *writer, struct audit_server *server,
 		log_error("cannot enter the jail at %s: %s", report.failed_stage, strerror(-error));
 		return EXIT_FAILURE;
 	}
-	error = note_jail(writer, &report);
+	if (options->policy_first)
+		error = audit_server_await_policy(server, 0);
+	if (!error)
+		error = note_jail(writer, &report);
 	if (!error)
 		error = audit_server_run(server);
 	if (!error)
@@ -237,7 +245,8 @@ int command_serve(int argc, char **argv)
 
 	if (!parse_options(argc, argv, &options)) {
 		log_error("usage: matchlock-audit serve --directory-fd N --source-fd N "
-			  "[--source-fd N ...] [--session NAME] [--max-bytes N] [-q|-v|--debug]");
+			  "[--source-fd N ...] [--policy-first] [--session NAME] [--max-bytes N] "
+			  "[-q|-v|--debug]");
 		return EXIT_USAGE;
 	}
 	log_configure("matchlock-audit", options.level);

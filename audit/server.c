@@ -31,6 +31,7 @@ struct audit_server {
 	int sources[SOURCES_MAX]; /* -1: has ended */
 	size_t source_count;
 	size_t open_count;
+	bool policy_known;   /* a source has told the policy in force */
 	bool more_queued;    /* some source filled its batch in this round */
 	unsigned since_rest; /* datagrams */
 	struct mmsghdr messages[SOURCE_BATCH];
@@ -115,6 +116,8 @@ static int take_datagram(struct audit_server *server, size_t source, const struc
 		return note_violation(server, source, "an event over the limit", AUDIT_EVENT_MAX);
 	if (audit_event_decode(data, message->msg_len, &server->view))
 		return note_violation(server, source, "a malformed event", message->msg_len);
+	if (server->view.kind == AUDIT_POLICY)
+		server->policy_known = true;
 	error = log_writer_add(server->writer, &server->view);
 	if (error == -EEXIST)
 		return note_violation(server, source, "a second end of the session",
@@ -197,6 +200,21 @@ static int rest(struct audit_server *server)
 	if (!error && server->open_count > 0)
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
 	return error;
+}
+
+int audit_server_await_policy(struct audit_server *server, size_t source)
+{
+	while (!server->policy_known && server->sources[source] >= 0) {
+		struct pollfd state = { .fd = server->sources[source], .events = POLLIN };
+		int error;
+
+		if (poll(&state, 1, -1) < 0 && errno != EINTR)
+			return -errno;
+		error = serve_source(server, source);
+		if (error)
+			return error;
+	}
+	return 0;
 }
 
 int audit_server_run(struct audit_server *server)

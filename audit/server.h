@@ -40,6 +40,11 @@ void audit_server_free(struct audit_server *server);
 /* The descriptor to keep in the jail. */
 int audit_server_epoll_fd(const struct audit_server *server);
 
+/* Takes events from `source` alone until it has told the policy in force, or ended, so that this
+ * opens the log; what the others send meanwhile waits in their sockets. Call before
+ * audit_server_run(), if at all. 0, or the negative errno of the log. */
+int audit_server_await_policy(struct audit_server *server, size_t source);
+
 /* Runs until every source has ended. 0, or the negative errno of the log. */
 int audit_server_run(struct audit_server *server);
 

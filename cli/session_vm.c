@@ -156,6 +156,7 @@ static int start_audit(struct session_vm *vm, const struct plan *plan,
 	add_number(&arguments, "--directory-fd", directory_fd);
 	for (size_t i = 0; i < 3; i++)
 		add_number(&arguments, "--source-fd", sources[i]);
+	text_list_add(&arguments, "--policy-first");
 	add_text(&arguments, "--session", plan->id);
 	return start_daemon(&vm->audit, paths, "matchlock-audit", &arguments, options->verbosity,
 			    (const int[]){ directory_fd, sources[0], sources[1], sources[2] }, 4,
@@ -216,9 +217,10 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 	int fsserver_audit = -1;
 	int result = -1;
 
-	if (make_pair(SOCK_SEQPACKET, &sources[0], &vm->audit_socket, problem) < 0 ||
-	    make_pair(SOCK_SEQPACKET, &sources[1], &vmm_audit, problem) < 0 ||
-	    make_pair(SOCK_SEQPACKET, &sources[2], &fsserver_audit, problem) < 0)
+	/* The file server comes first: the log opens with the policy that it tells. */
+	if (make_pair(SOCK_SEQPACKET, &sources[0], &fsserver_audit, problem) < 0 ||
+	    make_pair(SOCK_SEQPACKET, &sources[1], &vm->audit_socket, problem) < 0 ||
+	    make_pair(SOCK_SEQPACKET, &sources[2], &vmm_audit, problem) < 0)
 		goto out;
 	if (start_vmm(vm, plan, options, paths, kernel, vmm_audit, problem) < 0)
 		goto out;
