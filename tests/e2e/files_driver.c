@@ -801,8 +801,11 @@ static void try_locks(void)
 static void try_small(void)
 {
 	static char block[4096];
-	int fd = open("small", O_WRONLY | O_CREAT | O_EXCL, 0644);
+	int fd;
 
+	/* Written to: from memory that is not there yet the kernel would take two parts. */
+	memset(block, 's', sizeof(block));
+	fd = open("small", O_WRONLY | O_CREAT | O_EXCL, 0644);
 	if (fd < 0 || write(fd, block, sizeof(block)) != (ssize_t)sizeof(block) || close(fd) != 0)
 		fail("small: %s", strerror(errno));
 }
