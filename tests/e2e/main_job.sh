@@ -246,7 +246,7 @@ ok "kill -9 of matchlock itself: roll-back restores the very same tree" $?
 alive=
 for pid in $(printf '%s\n' "$processes" | cut -d' ' -f2); do
 	# One whose new parent does not look at its end is no process any more.
-	grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" && alive+=" $pid"
+	grep -qs '^State:[[:space:]]*[^Z[:space:]]' "/proc/$pid/status" && alive+=" $pid"
 done
 [ -z "$alive" ]
 ok "no process outlives it" $?
