@@ -3,6 +3,7 @@
 #include "base/checked.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -104,6 +105,10 @@ int confine(struct export *const *exports, size_t export_count, struct jail_repo
 		.path_rules = rules,
 		.landlock_minimum_abi = 2,
 		.keep_all_fds = true,
+		/* Root's own sessions act on files as root does; for others there are none to keep.
+		 */
+		.keep_capabilities = UINT64_C(1) << CAP_DAC_OVERRIDE | UINT64_C(1) << CAP_FOWNER |
+				     UINT64_C(1) << CAP_CHOWN,
 	};
 
 	for (size_t i = 0; i < export_count; i++) {

@@ -179,6 +179,21 @@ int guard_name(struct export *export, enum policy_access access, const char *ope
 			       : deny(export, access, operation, place->path, NULL, &verdict, NULL);
 }
 
+int guard_arrival(struct export *export, const char *operation, const char *from,
+		  const struct node *parent, const char *name, const struct place *place,
+		  mode_t mode)
+{
+	enum policy_access access =
+		S_ISDIR(mode) ? POLICY_RENAME_TARGET_DIRECTORY : POLICY_RENAME_TARGET;
+	struct policy_verdict verdict = { 0 };
+
+	policy_judge_moved(export->policy, access, from, place->path, "", mode, &verdict);
+	if (verdict.allowed && found_bare_repository(export, parent, name, place->parent))
+		policy_judge_moved(export->policy, access, from, place->path, "", mode, &verdict);
+	return verdict.allowed ? 0
+			       : deny(export, access, operation, place->path, NULL, &verdict, NULL);
+}
+
 /* ---- inodes --------------------------------------------------------------------------------- */
 
 static int guard_identity(struct export *export, enum policy_access access, const char *operation,
@@ -287,17 +302,19 @@ static int judge_moved(const struct tree_entry *entry, void *context)
 	struct move *move = context;
 	struct export *export = move->export;
 	struct policy_verdict verdict = { 0 };
+	mode_t mode = (mode_t)DTTOIF(entry->type);
 	enum policy_access arrival =
 		entry->type == DT_DIR ? POLICY_RENAME_TARGET_DIRECTORY : POLICY_RENAME_TARGET;
 
 	if (join(move->old_path, entry->path, move->from) ||
 	    join(move->new_path, entry->path, move->to))
 		return -ENAMETOOLONG;
-	policy_judge(export->policy, POLICY_REMOVE, move->from, 0, &verdict);
+	policy_judge(export->policy, POLICY_REMOVE, move->from, mode, &verdict);
 	if (!verdict.allowed)
 		return deny(export, POLICY_REMOVE, move->operation, move->old_path, move->from,
 			    &verdict, NULL);
-	policy_judge(export->policy, arrival, move->to, 0, &verdict);
+	policy_judge_moved(export->policy, arrival, move->old_path, move->new_path, entry->path,
+			   mode, &verdict);
 	if (!verdict.allowed)
 		return deny(export, arrival, move->operation, move->old_path, move->to, &verdict,
 			    NULL);

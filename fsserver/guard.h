@@ -33,6 +33,10 @@ int guard_path(struct export *export, enum policy_access access, const char *ope
  * repositories. */
 int guard_name(struct export *export, enum policy_access access, const char *operation,
 	       const struct node *parent, const char *name, const struct place *place, mode_t mode);
+/* The same for what a rename brings from `from` to the name. */
+int guard_arrival(struct export *export, const char *operation, const char *from,
+		  const struct node *parent, const char *name, const struct place *place,
+		  mode_t mode);
 
 /*
  * Judges a change to the inode behind `fd` (content, attributes): by its path and its identity.

@@ -498,9 +498,8 @@ static int judge_move(struct export *export, const struct node *from_parent, con
 			       stat->stx_mode);
 
 	if (!error)
-		error = guard_name(
-			export, directory ? POLICY_RENAME_TARGET_DIRECTORY : POLICY_RENAME_TARGET,
-			"rename", to_parent, to_name, to, stat->stx_mode);
+		error = guard_arrival(export, "rename", from->path, to_parent, to_name, to,
+				      stat->stx_mode);
 	if (!error && directory)
 		error = guard_directory_move(export, "rename", fd, from->path, to->path);
 	return error;
