@@ -241,7 +241,7 @@ int undo_directory_empty(int directory_fd)
 	return result;
 }
 
-int undo_chmod(int fd, mode_t mode)
+int undo_chmod(int proc_fd, int fd, mode_t mode)
 {
 	char path[40];
 
@@ -249,6 +249,8 @@ int undo_chmod(int fd, mode_t mode)
 		return 0;
 	if (errno != EBADF)
 		return -errno;
+	if (proc_fd >= 0)
+		return fchmodat(proc_fd, undo_number_name((uint64_t)fd).text, mode, 0) ? -errno : 0;
 	if (syscall(SYS_fchmodat2, fd, "", mode, AT_EMPTY_PATH) == 0)
 		return 0;
 	if (errno != ENOSYS && errno != EINVAL && errno != EPERM)

@@ -37,8 +37,9 @@ int undo_restore_range(int source, int target, uint64_t offset, uint64_t length)
 
 /* 0 when empty, -ENOTEMPTY, or an error. */
 int undo_directory_empty(int directory_fd);
-/* fchmod that works on O_PATH descriptors too. */
-int undo_chmod(int fd, mode_t mode);
+/* fchmod that works on O_PATH descriptors too: through `proc_fd`, an open /proc/self/fd, or with -1
+ * by whatever the kernel offers outside a jail. */
+int undo_chmod(int proc_fd, int fd, mode_t mode);
 int undo_set_times(int fd, const struct undo_attributes *attributes);
 
 #endif

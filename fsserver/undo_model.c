@@ -293,8 +293,14 @@ static int load_log(struct undo_model *model)
 {
 	struct undo_log_reader reader;
 	struct undo_record record;
-	int result = undo_log_reader_init(&reader, model->log_fd);
+	struct stat stat;
+	int result;
 
+	if (fstat(model->log_fd, &stat))
+		return -errno;
+	if (stat.st_size < (off_t)UNDO_HEADER_BYTES)
+		return 0; /* killed before it began */
+	result = undo_log_reader_init(&reader, model->log_fd);
 	while (result >= 0 && (result = undo_log_reader_next(&reader, &record)) > 0)
 		result = load_record(model, &record);
 	model->log_end = reader.offset;
@@ -451,7 +457,7 @@ static int open_known(struct undo_model *model, uint32_t number, uint32_t parent
 	if (model->repair && (stat.stx_mode & S_IRWXU) != S_IRWXU &&
 	    (model->objects[number].born ||
 	     (model->objects[number].touched & UNDO_TOUCH_ATTRIBUTES)))
-		(void)undo_chmod(fd, (stat.stx_mode & 07777) | S_IRWXU);
+		(void)undo_chmod(-1, fd, (stat.stx_mode & 07777) | S_IRWXU);
 	return cache_fd(model, number, steal_fd(&fd));
 }
 
@@ -636,8 +642,10 @@ int undo_model_scan(struct undo_model *model)
 
 	if (result < 0)
 		return result;
+	if (model->object_count <= UNDO_ROOT)
+		return 0; /* killed before it recorded the root: nothing was changed */
 	/* Another tree than the one that the store belongs to is not touched. */
-	if (model->object_count <= UNDO_ROOT || undo_model_identify(model, &stat) != UNDO_ROOT)
+	if (undo_model_identify(model, &stat) != UNDO_ROOT)
 		return -ESTALE;
 	undo_model_place(model, UNDO_ROOT, 0, 0, &stat);
 	result = scan_store(model, MODEL_GRAVE, model->grave_fd);

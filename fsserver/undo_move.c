@@ -113,13 +113,13 @@ static int open_up(struct undo *undo, const struct place *place)
 		result = session_touch(undo, session_find(undo, place->stat.stx_ino), &place->stat,
 				       SESSION_ATTRIBUTES);
 		if (result == 0)
-			result = undo_chmod(fd, mode | S_IRWXU);
+			result = undo_chmod(undo->proc_fd, fd, mode | S_IRWXU);
 		if (result < 0)
 			return result;
 	}
 	result = undo_directory_empty(fd);
 	if (result < 0 && (mode & S_IRWXU) != S_IRWXU && !place->born)
-		(void)undo_chmod(fd, mode);
+		(void)undo_chmod(undo->proc_fd, fd, mode);
 	return result;
 }
 

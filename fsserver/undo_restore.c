@@ -106,7 +106,7 @@ static int open_writable(struct undo_model *model, uint32_t number)
 		return path;
 	result = undo_statx(path, "", &stat);
 	if (result == 0)
-		result = undo_chmod(path, (stat.stx_mode & 07777) | S_IRUSR | S_IWUSR);
+		result = undo_chmod(-1, path, (stat.stx_mode & 07777) | S_IRUSR | S_IWUSR);
 	return result < 0 ? result : undo_model_open(model, number, O_RDWR);
 }
 
@@ -249,7 +249,7 @@ static int reach_xattrs(struct undo_model *model, uint32_t number, int path)
 	if (fd == -EACCES) {
 		result = undo_statx(path, "", &stat);
 		if (result == 0)
-			result = undo_chmod(path, (stat.stx_mode & 07777) | S_IRWXU);
+			result = undo_chmod(-1, path, (stat.stx_mode & 07777) | S_IRWXU);
 		if (result < 0)
 			return result;
 		fd = undo_model_open(model, number, O_RDONLY);
@@ -259,7 +259,7 @@ static int reach_xattrs(struct undo_model *model, uint32_t number, int path)
 	result = restore_xattrs(model, object, fd);
 	/* Setting one needs write permission, which the mode before or after may not grant. */
 	if (result == -EACCES && undo_statx(path, "", &stat) == 0 &&
-	    undo_chmod(path, (stat.stx_mode & 07777) | S_IRWXU) == 0)
+	    undo_chmod(-1, path, (stat.stx_mode & 07777) | S_IRWXU) == 0)
 		result = restore_xattrs(model, object, fd);
 	return result;
 }
@@ -279,7 +279,7 @@ static int restore_owner_and_mode(const struct undo_attributes *before, int fd)
 	/* A change of owner clears set-id bits, so the mode comes after it. */
 	if (undo_statx(fd, "", &now) == 0 && (now.stx_mode & 07777) == (before->mode & 07777))
 		return 0;
-	return undo_chmod(fd, before->mode & 07777);
+	return undo_chmod(-1, fd, before->mode & 07777);
 }
 
 int undo_restore_attributes(struct undo_model *model, uint32_t number, uint32_t decision)

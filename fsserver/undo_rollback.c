@@ -79,10 +79,10 @@ static int move_object(int from, const char *name, int to, const char *new_name)
 		return result;
 	fd = undo_open_beneath(from, name, O_PATH | O_DIRECTORY, 0);
 	if (fd < 0 || undo_statx(fd, "", &stat) < 0 ||
-	    undo_chmod(fd, (stat.stx_mode & 07777) | S_IRWXU) < 0)
+	    undo_chmod(-1, fd, (stat.stx_mode & 07777) | S_IRWXU) < 0)
 		return result;
 	result = renameat2(from, name, to, new_name, RENAME_NOREPLACE) ? -errno : 0;
-	(void)undo_chmod(fd, stat.stx_mode & 07777);
+	(void)undo_chmod(-1, fd, stat.stx_mode & 07777);
 	return result;
 }
 
@@ -537,7 +537,7 @@ static int make_beside(struct rollback *rollback, const struct rollback_beside *
 			return target;
 		result = undo_build_before(model, beside->object, target);
 		if (result == 0)
-			result = undo_chmod(target, object->before.mode & 0777);
+			result = undo_chmod(-1, target, object->before.mode & 0777);
 		if (result == 0)
 			result = undo_set_times(target, &object->before);
 		if (result < 0)
