@@ -233,31 +233,56 @@ void session_files_release(struct session_files *files)
 	*files = (struct session_files)SESSION_FILES_INIT;
 }
 
-/* The store, then the directories above it that Matchlock made, as far as they are empty now:
- * STATE/undo/ID or HOST/.matchlock/undo/ID, and then .matchlock itself. */
+/* HOST/.matchlock, when nothing but our .gitignore is in it. HOST's own times are put back. */
+static void remove_place_inside(const char *place)
+{
+	cleanup_free char *ignore = text_printf("%s/.gitignore", place);
+	cleanup_free char *undo = text_printf("%s/undo", place);
+	cleanup_free char *host = text_copy(place);
+	struct timespec times[2];
+	struct stat status;
+
+	*strrchr(host, '/') = '\0';
+	if (access(undo, F_OK) == 0 || stat(host, &status) < 0)
+		return;
+	unlink(ignore);
+	if (rmdir(place) < 0)
+		return;
+	times[0] = status.st_atim;
+	times[1] = status.st_mtim;
+	/* Without them a time stamp is wrong, and nothing else. */
+	if (utimensat(AT_FDCWD, host, times, 0) < 0)
+		return;
+}
+
+/* The store STATE/undo/ID/N or HOST/.matchlock/undo/ID/N, and the directories above it that
+ * Matchlock made, as far as they are empty now. */
 static int remove_store(const char *store, struct problem *problem)
 {
 	cleanup_free char *path = text_copy(store);
 	int error = remove_tree(path);
+	char *slash;
 
 	if (error < 0)
 		return problem_set(problem, STATUS_SANDBOX, "cannot remove the undo store %s: %s",
 				   store, strerror(-error));
-	for (int level = 0; level < 3; level++) {
-		char *slash = strrchr(path, '/');
-
+	for (int level = 0; level < 2; level++) {
+		slash = strrchr(path, '/');
 		if (!slash || slash == path)
-			break;
+			return 0;
 		*slash = '\0';
-		if (strcmp(strrchr(path, '/'), "/.matchlock") == 0) {
-			cleanup_free char *ignore = text_printf("%s/.gitignore", path);
-
-			unlink(ignore);
-		} else if (level == 2) {
-			break;
-		}
-		if (rmdir(path) < 0)
-			break;
+		/* STATE/undo stays: another session may be making its store in it just now. */
+		if (level == 1 && !strstr(path, "/.matchlock/undo"))
+			return 0;
+		if (rmdir(path) < 0 && errno != ENOENT)
+			return 0;
+	}
+	slash = strrchr(path, '/');
+	if (slash && slash != path) {
+		*slash = '\0';
+		slash = strrchr(path, '/');
+		if (slash && slash != path && strcmp(slash, "/.matchlock") == 0)
+			remove_place_inside(path);
 	}
 	return 0;
 }

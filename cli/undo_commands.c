@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/remove_tree.h"
 #include "cli/undo_actions.h"
 
 #include <errno.h>
@@ -38,6 +39,7 @@ static int wait_for_leftovers(const struct session_record *record, struct proble
 static int roll_back_session(const struct paths *paths, struct session_record *record,
 			     struct rollback_result *ret_result, struct problem *problem)
 {
+	cleanup_free char *runtime = text_printf("%s/%s", paths->runtime, record->id);
 	cleanup_fd int lock = -1;
 	struct problem ignored;
 
@@ -47,6 +49,8 @@ static int roll_back_session(const struct paths *paths, struct session_record *r
 	lock = session_lock(paths, record, problem);
 	if (lock < 0 || wait_for_leftovers(record, problem) < 0)
 		return -1;
+	/* A killed session could not remove its sockets. */
+	remove_tree(runtime);
 	if (save_diff(paths, record, &ignored) < 0)
 		fprintf(stderr, "matchlock: %s\n", ignored.text);
 	if (roll_back(paths, record, ret_result, problem) < 0)
