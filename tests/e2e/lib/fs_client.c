@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +36,29 @@ static int listen_at(const char *path)
 	return fd;
 }
 
+/* Until the server is gone. */
+static void *audit_events(void *context)
+{
+	struct fs_server *server = context;
+	uint8_t *datagram = malloc(AUDIT_EVENT_MAX);
+	ssize_t length;
+
+	must(datagram != NULL, "memory");
+	while ((length = recv(server->audit, datagram, AUDIT_EVENT_MAX, 0)) > 0) {
+		struct fs_event *event = malloc(sizeof(*event) + (size_t)length);
+
+		must(event != NULL, "memory");
+		event->length = (size_t)length;
+		memcpy(event->data, datagram, (size_t)length);
+		pthread_mutex_lock(&server->lock);
+		event->next = server->events;
+		server->events = event;
+		pthread_mutex_unlock(&server->lock);
+	}
+	free(datagram);
+	return NULL;
+}
+
 static void exec_server(const char *program, const int fds[4])
 {
 	char numbers[4][12];
@@ -56,8 +78,8 @@ void fs_server_start(struct fs_server *server, const char *program, const char *
 	int control[2];
 	int audit[2];
 	int fds[4];
-	int room = 1 << 20;
 
+	*server = (struct fs_server){ 0 };
 	snprintf(server->socket, sizeof(server->socket), "%s/%s.sock", folder, name);
 	snprintf(server->config, sizeof(server->config), "%s/%s.json", folder, name);
 	unlink(server->socket);
@@ -69,7 +91,6 @@ void fs_server_start(struct fs_server *server, const char *program, const char *
 	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) == 0 &&
 		     socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, audit) == 0,
 	     "socketpair");
-	setsockopt(audit[1], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
 	fds[2] = control[1];
 	fds[3] = audit[1];
 	server->control = control[0];
@@ -80,18 +101,23 @@ void fs_server_start(struct fs_server *server, const char *program, const char *
 		exec_server(program, fds);
 	for (int i = 0; i < 4; i++)
 		close(fds[i]);
+	pthread_mutex_init(&server->lock, NULL);
+	must(pthread_create(&server->auditor, NULL, audit_events, server) == 0, "thread");
 }
 
 static int reap(struct fs_server *server)
 {
 	int status = -1;
 
-	/* The server waits until its events are taken; so take them until it is gone. */
-	while (waitpid(server->pid, &status, WNOHANG) == 0) {
-		fs_server_events(server, 0, "");
-		poll(NULL, 0, 5);
-	}
+	waitpid(server->pid, &status, 0);
+	pthread_join(server->auditor, NULL);
 	close(server->audit);
+	while (server->events) {
+		struct fs_event *next = server->events->next;
+
+		free(server->events);
+		server->events = next;
+	}
 	server->pid = -1;
 	return status;
 }
@@ -130,16 +156,16 @@ static bool event_holds(const struct audit_event_view *view, const char *text)
 
 unsigned fs_server_events(struct fs_server *server, unsigned kind, const char *text)
 {
-	static uint8_t datagram[AUDIT_EVENT_MAX];
 	struct audit_event_view view;
 	unsigned found = 0;
-	ssize_t length;
 
-	while ((length = recv(server->audit, datagram, sizeof(datagram), MSG_DONTWAIT)) > 0) {
-		if (audit_event_decode(datagram, (size_t)length, &view) == 0 && view.kind == kind &&
-		    event_holds(&view, text))
+	pthread_mutex_lock(&server->lock);
+	for (const struct fs_event *event = server->events; event; event = event->next) {
+		if (audit_event_decode(event->data, event->length, &view) == 0 &&
+		    view.kind == kind && event_holds(&view, text))
 			found++;
 	}
+	pthread_mutex_unlock(&server->lock);
 	return found;
 }
 

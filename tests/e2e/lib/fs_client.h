@@ -7,6 +7,7 @@
 
 #include "wire/fs.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,10 +15,21 @@
 
 /* ---- the server ----------------------------------------------------------------------------- */
 
+/* An audit event as it came. */
+struct fs_event {
+	struct fs_event *next;
+	size_t length;
+	uint8_t data[];
+};
+
 struct fs_server {
 	pid_t pid;
 	int control; /* closing it ends the session */
-	int audit;   /* receiving end of the audit events */
+	int audit;   /* receiving end of the audit events, read by a thread: the server waits for it
+		      */
+	pthread_t auditor;
+	pthread_mutex_t lock;
+	struct fs_event *events;
 	char socket[108];
 	char config[256];
 };
@@ -30,7 +42,7 @@ void fs_server_start(struct fs_server *server, const char *program, const char *
 int fs_server_stop(struct fs_server *server);
 void fs_server_kill(struct fs_server *server);
 bool fs_server_alive(const struct fs_server *server);
-/* Drains the audit events so far; counts those of a kind whose fields contain `text`. */
+/* Counts the audit events of a kind so far whose fields contain `text`. */
 unsigned fs_server_events(struct fs_server *server, unsigned kind, const char *text);
 
 /* ---- a stream ------------------------------------------------------------------------------- */
