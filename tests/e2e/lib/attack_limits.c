@@ -185,7 +185,9 @@ static void vandalise(struct attack *attack, unsigned steps)
 			break;
 		case 2:
 			if (fs_lookup(client, 1, "readme", &node) == 0 &&
-			    fs_open(client, node, FS_O_WRITE | FS_O_TRUNCATE, &handle) == 0)
+			    fs_open(client, node,
+				    step & 8 ? FS_O_WRITE | FS_O_TRUNCATE : FS_O_WRITE,
+				    &handle) == 0)
 				fs_write(client, node, handle, step * 10, block, sizeof(block));
 			break;
 		case 3:

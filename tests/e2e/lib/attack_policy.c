@@ -112,6 +112,12 @@ static void attack_moved_tree(struct attack *attack)
 	fs_remove(client, FS_RMDIR, 1, ".github");
 	refused(fs_rename(client, 1, "workflows-to-be", 1, ".github", 0), EACCES, EACCES,
 		"move its parent to .github");
+	/* Only what the directory holds is protected. */
+	put_file(in_tree(attack, "src/deep/.envrc"), "of the host");
+	refused(fs_rename(client, 1, "src", 1, "source", 0), EACCES, EACCES,
+		"rename a directory that holds a protected file");
+	refused(fs_rename(client, 1, "src", 1, "empty", FS_RENAME_EXCHANGE), EACCES, EACCES,
+		"exchange it");
 	/* A handle opened while the file was harmless. */
 	refused(fs_rename(client, folder, "ci.yml", 1, ".envrc", 0), EACCES, EACCES,
 		"carry an open file to a protected name");
