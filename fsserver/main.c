@@ -156,6 +156,14 @@ static int prepare(struct serving *serving, int config_fd, int audit_fd)
 	return 0;
 }
 
+static void tell_new_repository(const char *path, void *context)
+{
+	char detail[PATH_MAX + 32];
+
+	snprintf(detail, sizeof(detail), "new repository: %s", *path ? path : ".");
+	report_notice(context, detail);
+}
+
 static int run(struct serving *serving)
 {
 	struct session_options options = {
@@ -180,6 +188,9 @@ static int run(struct serving *serving)
 	log_info("serving %zu exports", serving->export_count);
 	result = session_run(session);
 	session_free(session);
+	for (size_t i = 0; i < serving->export_count; i++)
+		policy_each_born(serving->exports[i]->policy, tell_new_repository,
+				 serving->server.report);
 	if (report_failed(serving->server.report))
 		log_error("the audit process no longer takes events (%s); the session ends here",
 			  strerror(-result));
