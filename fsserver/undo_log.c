@@ -393,8 +393,8 @@ int undo_log_reader_next(struct undo_log_reader *reader, struct undo_record *ret
 {
 	struct undo_record record = { 0 };
 	struct byte_reader bytes;
-	const uint8_t *frame;
-	size_t available;
+	const uint8_t *frame = NULL;
+	size_t available = 0;
 	uint32_t length;
 	uint32_t crc;
 	uint8_t type;

@@ -42,8 +42,8 @@ static int apply_redirect(struct rollback *rollback, uint32_t directory, const c
 			  uint32_t object, uint32_t *ret_entry)
 {
 	struct undo_model *model = &rollback->model;
-	uint32_t old;
-	uint32_t fresh;
+	uint32_t old = 0;
+	uint32_t fresh = 0;
 	int result = undo_model_entry(model, directory, name, name_length, &old);
 
 	if (result == 0)

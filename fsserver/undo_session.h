@@ -1,6 +1,6 @@
 /*
- * What undo.c, undo_move.c and undo_preimage.c share: the state of a live session. Nobody else
- * includes this; undo.h is the contract.
+ * What undo.c, undo_open.c, undo_move.c and undo_preimage.c share: the state of a live session.
+ * Nobody else includes this; undo.h is the contract.
  */
 #ifndef FSSERVER_UNDO_SESSION_H
 #define FSSERVER_UNDO_SESSION_H
@@ -90,6 +90,8 @@ struct undo {
 
 /* ---- objects and entries ---- */
 
+/* Writes the records that a full disk kept out. */
+int session_pay_debts(struct undo *undo);
 /* To be called first by whatever records: pays debts, checks the quota, promises room. */
 int session_begin(struct undo *undo);
 struct session_object *session_find(const struct undo *undo, uint64_t ino);
