@@ -31,9 +31,9 @@ struct fused_worker {
 	uint8_t *out; /* FUSED_OUT_SIZE and room for a header; owned */
 	/* Odd while a reply is being composed from what is known here. */
 	_Atomic uint32_t cycle;
-	uint32_t opcode;		  /* FUSE's, of the request in work */
-	uint64_t requests[FUSED_OPCODES]; /* from the kernel, by opcode */
-	uint64_t asked[FUSED_OPCODES];	  /* round trips that they took */
+	uint32_t opcode;			  /* FUSE's, of the request in work */
+	_Atomic uint64_t requests[FUSED_OPCODES]; /* from the kernel, by opcode */
+	_Atomic uint64_t asked[FUSED_OPCODES];	  /* round trips that they took */
 	struct fused_frame frame;
 	struct fused_reply reply;
 };

@@ -18,7 +18,8 @@
 
 void fused_stream_init(struct fused_stream *stream)
 {
-	*stream = (struct fused_stream){ .fd = -1 };
+	memset(stream, 0, sizeof(*stream));
+	stream->fd = -1;
 }
 
 static int connect_vsock(uint32_t port, int *ret_fd)
@@ -172,7 +173,7 @@ static int send_frame(struct fused_stream *stream, struct fused_frame *frame, ui
 			parts[count++] =
 				(struct iovec){ frame->bytes + split, frame->length - split };
 	}
-	stream->bytes_sent += frame->length + frame->external_length;
+	fused_count(&stream->bytes_sent, frame->length + frame->external_length);
 	return send_parts(stream->fd, parts, count);
 }
 
@@ -203,7 +204,7 @@ int fused_stream_receive(struct fused_stream *stream, bool alone, size_t *ret_le
 			wanted = header.length;
 		}
 	}
-	stream->bytes_received += done;
+	fused_count(&stream->bytes_received, done);
 	if (done != wanted)
 		return -EBADMSG;
 	*ret_length = done;
@@ -218,7 +219,7 @@ int fused_stream_call(struct fused_stream *stream, struct fused_frame *frame,
 	size_t length;
 	int result = send_frame(stream, frame, tag, 0);
 
-	stream->round_trips++;
+	fused_count(&stream->round_trips, 1);
 	if (result == 0)
 		result = fused_stream_receive(stream, true, &length);
 	if (result != 0)
@@ -233,6 +234,6 @@ int fused_stream_call(struct fused_stream *stream, struct fused_frame *frame,
 
 int fused_stream_post(struct fused_stream *stream, struct fused_frame *frame)
 {
-	stream->posts++;
+	fused_count(&stream->posts, 1);
 	return send_frame(stream, frame, ++stream->tag, FS_FRAME_NO_REPLY);
 }

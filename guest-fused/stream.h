@@ -10,7 +10,16 @@
 
 #include "guest-fused/frame.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
+
+/* Counters have one writer each, and readers that may be a little behind: no locked instruction. */
+static inline void fused_count(_Atomic uint64_t *counter, uint64_t more)
+{
+	uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+
+	atomic_store_explicit(counter, now + more, memory_order_relaxed);
+}
 
 struct fused_endpoint {
 	int64_t vsock_port; /* at the host; -1: use the path */
@@ -21,10 +30,10 @@ struct fused_stream {
 	int fd; /* -1: not open */
 	uint64_t tag;
 	uint8_t *buffer; /* FS_FRAME_MAX bytes; owned */
-	uint64_t round_trips;
-	uint64_t posts; /* frames that ask for no reply */
-	uint64_t bytes_sent;
-	uint64_t bytes_received;
+	_Atomic uint64_t round_trips;
+	_Atomic uint64_t posts; /* frames that ask for no reply */
+	_Atomic uint64_t bytes_sent;
+	_Atomic uint64_t bytes_received;
 };
 
 void fused_stream_init(struct fused_stream *stream);

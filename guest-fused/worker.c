@@ -70,7 +70,7 @@ int fused_asked(struct fused_worker *worker)
 
 	if (result != 0)
 		return -EIO;
-	worker->asked[worker->opcode]++;
+	fused_count(&worker->asked[worker->opcode], 1);
 	atomic_fetch_add(&worker->cycle, 1);
 	if (worker->stream.fd < 0)
 		result = open_stream(worker);
@@ -306,7 +306,7 @@ static void serve(struct fused_worker *worker, size_t length)
 		return;
 	}
 	worker->opcode = opcode;
-	worker->requests[opcode]++;
+	fused_count(&worker->requests[opcode], 1);
 	if (request.length < operations[opcode].fixed)
 		fused_answer_error(worker, &request, -EINVAL);
 	else

@@ -258,6 +258,7 @@ check "reading the other seven takes at most three more" \
 	"$mount/listed/6" "$mount/listed/7" "$mount/listed/8"
 check "reading them all again takes none" at_most 0 cat "$mount/listed/"[1-8]
 check "a missing name in a listed directory: none" at_most 0 test ! -e "$mount/listed/none"
+ls -l "$mount/trips" >/dev/null
 check "create, write 4 KiB, close: 2 round trips" at_most 2 create_write_close
 
 # Read-only.
