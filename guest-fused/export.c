@@ -257,7 +257,7 @@ void fused_export_statistics(struct fused_export *export, char *text, size_t cap
 	size_t length;
 
 	for (uint32_t i = 0; i < export->worker_count; i++) {
-		const struct fused_worker *worker = &export->workers[i];
+		struct fused_worker *worker = &export->workers[i];
 
 		for (unsigned opcode = 0; opcode < FUSED_OPCODES; opcode++)
 			requests += worker->requests[opcode];
@@ -265,6 +265,7 @@ void fused_export_statistics(struct fused_export *export, char *text, size_t cap
 		sent += worker->stream.bytes_sent;
 		received += worker->stream.bytes_received;
 	}
+	fused_cache_lock(&export->cache);
 	length = (size_t)snprintf(
 		text, capacity,
 		"export=%u requests=%llu round_trips=%llu posts=%llu sent=%llu "
@@ -273,6 +274,7 @@ void fused_export_statistics(struct fused_export *export, char *text, size_t cap
 		(unsigned long long)export->posts.posts, (unsigned long long)sent,
 		(unsigned long long)received, export->cache.node_count, export->cache.entry_total,
 		export->cache.handle_count, export->cache.content_total);
+	fused_cache_unlock(&export->cache);
 	for (unsigned opcode = 0; opcode < FUSED_OPCODES && length < capacity; opcode++) {
 		uint64_t count = 0;
 		uint64_t asked = 0;
