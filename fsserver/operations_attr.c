@@ -63,7 +63,8 @@ int operation_lookup(struct job *job, const struct fs_request *request)
 	error = export_open_child(export, parent->fd, request->name, &fd, &stat);
 	if (error == -ENOENT)
 		return reply_missing(job, parent);
-	/* An image has its own /proc, /sys and /dev, made by the guest: the host's are not there. */
+	/* An image has its own /proc, /sys and /dev, made by the guest: the host's are not there.
+	 */
 	if (error == -EXDEV && export->config->cross_mounts)
 		return reply_missing(job, parent);
 	if (error == -EXDEV)

@@ -140,8 +140,9 @@ int operation_open(struct job *job, const struct fs_request *request)
 
 	if (!error)
 		error = operations_open_handle(job, node, request->open.flags, &handle);
-	if (!error)
-		error = host_stat(handle->fd, &stat);
+	if (error)
+		return error;
+	error = host_stat(handle->fd, &stat);
 	if (error)
 		return error;
 	stamp = node_stamp_of(&stat);
