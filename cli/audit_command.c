@@ -29,12 +29,12 @@ int command_audit(int argc, char **argv, const struct paths *paths)
 		if (strcmp(argv[i], "--help") == 0)
 			return command_help("audit");
 	}
-	if (session_find(paths, session, &record, &problem) < 0)
+	if (session_record_find(paths, session, &record, &problem) < 0)
 		return command_problem(&problem);
 	program = find_program(paths, "matchlock-audit", &problem);
 	if (!program)
 		return command_problem(&problem);
-	directory = session_directory(paths, record.id);
+	directory = session_record_directory(paths, record.id);
 	text_list_add(&arguments, "matchlock-audit");
 	text_list_add(&arguments, argv[1]);
 	text_list_add(&arguments, "--log");

@@ -120,7 +120,7 @@ static int refuse_running_name(const struct run *run, struct problem *problem)
 
 	if (!run->options.name)
 		return 0;
-	if (session_find(run->paths, run->options.name, &found, &ignored) < 0)
+	if (session_record_find(run->paths, run->options.name, &found, &ignored) < 0)
 		return 0;
 	if (found.name && strcmp(found.name, run->options.name) == 0 &&
 	    session_status(&found) == SESSION_STATUS_RUNNING)

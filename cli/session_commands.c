@@ -18,7 +18,7 @@
 
 static json_t *record_json(const struct paths *paths, const struct session_record *record)
 {
-	cleanup_free char *directory = session_directory(paths, record->id);
+	cleanup_free char *directory = session_record_directory(paths, record->id);
 	cleanup_free char *command =
 		quote_command(record->command.items ? record->command.items : (char *[]){ NULL });
 	json_t *processes = json_array();
@@ -144,7 +144,7 @@ static int remove_named(const struct paths *paths, const char *name, bool force)
 	cleanup_record struct session_record record = { 0 };
 	struct problem problem;
 
-	if (session_find(paths, name, &record, &problem) < 0)
+	if (session_record_find(paths, name, &record, &problem) < 0)
 		return command_problem(&problem);
 	if (session_status(&record) == SESSION_STATUS_RUNNING) {
 		fprintf(stderr, "matchlock: session %s runs; end its command first\n", record.id);

@@ -59,7 +59,7 @@ int session_files_begin(struct session_files *files, const struct paths *paths, 
 	sessions_fd = open_private_directory(sessions, problem);
 	if (sessions_fd < 0)
 		return -1;
-	files->directory = session_directory(paths, id);
+	files->directory = session_record_directory(paths, id);
 	files->runtime = text_printf("%s/%s", paths->runtime, id);
 	files->socket_base = text_printf("%s/v", files->runtime);
 	files->config = text_printf("%s/exports.json", files->directory);
@@ -290,7 +290,7 @@ static int remove_store(const char *store, struct problem *problem)
 int session_files_remove(const struct paths *paths, const struct session_record *record,
 			 struct problem *problem)
 {
-	cleanup_free char *directory = session_directory(paths, record->id);
+	cleanup_free char *directory = session_record_directory(paths, record->id);
 	cleanup_free char *runtime = text_printf("%s/%s", paths->runtime, record->id);
 	int error;
 

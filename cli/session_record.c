@@ -68,7 +68,7 @@ bool session_name_valid(const char *name)
 	return length != SESSION_ID_LENGTH || strspn(name, "0123456789abcdef") != length;
 }
 
-char *session_directory(const struct paths *paths, const char *id)
+char *session_record_directory(const struct paths *paths, const char *id)
 {
 	return text_printf("%s/sessions/%s", paths->state, id);
 }
@@ -313,7 +313,7 @@ static bool record_from_json(json_t *json, const char *id, struct session_record
 int session_record_save(const struct paths *paths, const struct session_record *record,
 			struct problem *problem)
 {
-	cleanup_free char *directory = session_directory(paths, record->id);
+	cleanup_free char *directory = session_record_directory(paths, record->id);
 	cleanup_free char *target = text_printf("%s/session.json", directory);
 	cleanup_free char *temporary = text_printf("%s/.session.json.%d", directory, (int)getpid());
 	cleanup_json json_t *json = record_to_json(record);
@@ -341,7 +341,7 @@ int session_record_save(const struct paths *paths, const struct session_record *
 int session_record_load(const struct paths *paths, const char *id,
 			struct session_record *ret_record, struct problem *problem)
 {
-	cleanup_free char *directory = session_directory(paths, id);
+	cleanup_free char *directory = session_record_directory(paths, id);
 	cleanup_free char *path = text_printf("%s/session.json", directory);
 	cleanup_free char *text = NULL;
 	cleanup_json json_t *json = NULL;
@@ -425,8 +425,8 @@ void session_list_free(struct session_record *records, size_t count)
 	free(records);
 }
 
-int session_find(const struct paths *paths, const char *text, struct session_record *ret_record,
-		 struct problem *problem)
+int session_record_find(const struct paths *paths, const char *text,
+			struct session_record *ret_record, struct problem *problem)
 {
 	struct session_record *records = NULL;
 	size_t count = session_list(paths, &records, NULL);
@@ -466,7 +466,7 @@ int session_find(const struct paths *paths, const char *text, struct session_rec
 int session_lock(const struct paths *paths, const struct session_record *record,
 		 struct problem *problem)
 {
-	cleanup_free char *path = session_directory(paths, record->id);
+	cleanup_free char *path = session_record_directory(paths, record->id);
 	cleanup_fd int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0)

@@ -84,7 +84,7 @@ void session_id_generate(char id[SESSION_ID_LENGTH + 1]);
 bool session_name_valid(const char *name);
 
 /* Where a session lives. The caller frees. */
-char *session_directory(const struct paths *paths, const char *id);
+char *session_record_directory(const struct paths *paths, const char *id);
 
 /* Adds a process that runs now. */
 void session_record_add_process(struct session_record *record, const char *role, pid_t pid);
@@ -109,8 +109,8 @@ size_t session_list(const struct paths *paths, struct session_record **ret_recor
 void session_list_free(struct session_record *records, size_t count);
 
 /* Resolves a name, an id, an unambiguous prefix of an id, or "last" (the newest). */
-int session_find(const struct paths *paths, const char *text, struct session_record *ret_record,
-		 struct problem *problem);
+int session_record_find(const struct paths *paths, const char *text,
+			struct session_record *ret_record, struct problem *problem);
 
 /* Takes the session for this process alone, until the descriptor is closed: the one who runs it,
  * rolls it back or removes it. Returns a descriptor, or -1 with *problem set. */

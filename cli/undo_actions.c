@@ -30,7 +30,7 @@ static int run_fsserver(const struct paths *paths, const struct session_record *
 			struct problem *problem)
 {
 	cleanup_free char *program = find_program(paths, "matchlock-fsserver", problem);
-	cleanup_free char *directory = session_directory(paths, record->id);
+	cleanup_free char *directory = session_record_directory(paths, record->id);
 	cleanup_list struct text_list arguments = { 0 };
 
 	if (!program)
@@ -49,7 +49,7 @@ static int save_one(const struct paths *paths, const struct session_record *reco
 		    const char *file, bool json, struct problem *problem)
 {
 	static const char *const json_flag[] = { "--json" };
-	cleanup_free char *directory = session_directory(paths, record->id);
+	cleanup_free char *directory = session_record_directory(paths, record->id);
 	cleanup_free char *path = text_printf("%s/%s", directory, file);
 	cleanup_free char *temporary = text_printf("%s/.%s", directory, file);
 	cleanup_free char *output = NULL;
@@ -236,7 +236,7 @@ int log_rollback(const struct paths *paths, const struct session_record *record,
 {
 	struct child child = CHILD_INIT("audit");
 	cleanup_free char *program = find_program(paths, "matchlock-audit", problem);
-	cleanup_free char *directory = session_directory(paths, record->id);
+	cleanup_free char *directory = session_record_directory(paths, record->id);
 	cleanup_fd int directory_fd =
 		open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	cleanup_list struct text_list arguments = { 0 };

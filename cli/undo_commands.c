@@ -105,7 +105,7 @@ int command_rollback(int argc, char **argv, const struct paths *paths)
 	}
 	if (argc - optind != 1)
 		return command_usage("rollback", "give one session, such as `last`");
-	if (session_find(paths, argv[optind], &record, &problem) < 0)
+	if (session_record_find(paths, argv[optind], &record, &problem) < 0)
 		return command_problem(&problem);
 	if (record.changes == SESSION_CHANGES_ROLLED_BACK)
 		note = "rolled back already; nothing to do";
@@ -223,7 +223,7 @@ static void print_document(json_t *document, const struct diff_options *options)
 static int print_saved_diff(const struct paths *paths, const struct session_record *record,
 			    const struct diff_options *options)
 {
-	cleanup_free char *directory = session_directory(paths, record->id);
+	cleanup_free char *directory = session_record_directory(paths, record->id);
 	cleanup_free char *text = NULL;
 	cleanup_free char *saved = NULL;
 
@@ -260,7 +260,7 @@ static int exec_diff(const struct paths *paths, const struct session_record *rec
 		     const struct diff_options *options)
 {
 	cleanup_list struct text_list arguments = { 0 };
-	cleanup_free char *directory = session_directory(paths, record->id);
+	cleanup_free char *directory = session_record_directory(paths, record->id);
 	cleanup_free char *program = NULL;
 	struct problem problem;
 
@@ -308,7 +308,7 @@ int command_diff(int argc, char **argv, const struct paths *paths)
 	}
 	if (argc == optind)
 		return command_usage("diff", "give a session, such as `last`");
-	if (session_find(paths, argv[optind], &record, &problem) < 0)
+	if (session_record_find(paths, argv[optind], &record, &problem) < 0)
 		return command_problem(&problem);
 	for (int i = optind + 1; i < argc; i++) {
 		if (add_diff_path(&options, &record, argv[i], &problem) < 0) {

@@ -6,8 +6,7 @@ FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests
 E2E_DRIVERS := $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/*.c)) \
 	$(patsubst tests/guest/%.c,$(BUILD)/tests/guest/%,$(wildcard tests/guest/*.c))
 
-# Every archive may be needed by any test; the guest programs' archives come last so that the
-# host's win where both have a helper of the same name.
+# Every archive may be needed by any test: no two of them may define the same symbol.
 TEST_ARCHIVES := $(patsubst %,$(BUILD)/%.a,vmm fsserver audit cli guest-init guest-fused jail wire base)
 TEST_LIBRARIES := $(shell $(PKG_CONFIG) --libs liburing libseccomp jansson libcyaml yaml-0.1 libcrypto zlib fuse3 2>/dev/null) -lutil
 CHECK_LIBRARIES := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)

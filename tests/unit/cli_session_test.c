@@ -38,7 +38,7 @@ static void tear_down(void)
 static void make_session(const char *id, const char *name, int64_t started,
 			 struct session_record *record)
 {
-	char *directory = session_directory(&paths, id);
+	char *directory = session_record_directory(&paths, id);
 	struct problem problem;
 
 	*record = (struct session_record){ .exit_status = -1, .started = started };
@@ -116,7 +116,7 @@ static void check_found(const char *text, const char *id)
 	struct session_record found = { 0 };
 	struct problem problem;
 
-	ck_assert_int_eq(session_find(&paths, text, &found, &problem), 0);
+	ck_assert_int_eq(session_record_find(&paths, text, &found, &problem), 0);
 	ck_assert_str_eq(found.id, id);
 	session_record_free(&found);
 }
@@ -138,11 +138,11 @@ START_TEST(finding)
 	check_found("b", "bb0000000003");
 	check_found("same", "bb0000000003");
 	check_found("last", "bb0000000003");
-	ck_assert_int_eq(session_find(&paths, "aa", &found, &problem), -1);
+	ck_assert_int_eq(session_record_find(&paths, "aa", &found, &problem), -1);
 	ck_assert_ptr_nonnull(strstr(problem.text, "2 session ids"));
-	ck_assert_int_eq(session_find(&paths, "", &found, &problem), -1);
-	ck_assert_int_eq(session_find(&paths, "zz", &found, &problem), -1);
-	ck_assert_int_eq(session_find(&paths, "../x", &found, &problem), -1);
+	ck_assert_int_eq(session_record_find(&paths, "", &found, &problem), -1);
+	ck_assert_int_eq(session_record_find(&paths, "zz", &found, &problem), -1);
+	ck_assert_int_eq(session_record_find(&paths, "../x", &found, &problem), -1);
 }
 END_TEST
 
