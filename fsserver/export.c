@@ -14,6 +14,9 @@
 
 static const char deleted_suffix[] = " (deleted)";
 
+/* So many directories may have to be opened anew for one object that moved with them. */
+#define COLD_DEPTH_MAX 32u
+
 /* ---- descriptors for reading ---------------------------------------------------------------- */
 
 static void cache_unlink(struct export *export, struct node *node)
@@ -82,6 +85,104 @@ static void node_gone(struct node *node, void *context)
 		cache_drop(export, node);
 	if (export->watch)
 		watch_forget(export->watch, node);
+}
+
+/* ---- cold nodes ----------------------------------------------------------------------------- */
+
+/* A path is all that leads back, and only the time of birth tells that what stands there is not
+ * another object with a used inode number: without both the descriptor stays. */
+static bool cool_node(struct node *node, void *context, struct node_cold *ret_cold)
+{
+	struct export *export = context;
+	char path[PATH_MAX];
+	struct statx stat;
+
+	if (host_stat(node->fd, &stat) || !node_birth_of(&stat) ||
+	    export_path_of(export, node->fd, stat.stx_nlink, path))
+		return false;
+	ret_cold->birth = node_birth_of(&stat);
+	ret_cold->path = strdup(path);
+	return ret_cold->path;
+}
+
+static bool is_object(const struct node *node, int fd)
+{
+	struct node_key key;
+	struct statx stat;
+
+	if (host_stat(fd, &stat))
+		return false;
+	key = node_key_of(&stat);
+	return key.ino == node->key.ino && key.device == node->key.device &&
+	       key.mount == node->key.mount && node_birth_of(&stat) == node->place.cold.birth &&
+	       (stat.stx_mode & S_IFMT) == node->type;
+}
+
+static int use(struct export *export, struct node *node, unsigned depth);
+
+/* Opens a cold node's object by its name in its directory, which may itself be cold. */
+static int open_in_directory(struct export *export, const struct node *node, unsigned depth,
+			     int *ret_fd)
+{
+	struct node *directory = node_table_get(export->nodes, node->parent);
+	const char *name = strrchr(node->place.cold.path, '/');
+	int error;
+
+	if (!directory || directory->type != S_IFDIR || depth == 0)
+		return -ESTALE;
+	error = use(export, directory, depth - 1);
+	if (error)
+		return error;
+	return host_open_child(&export->scope, directory->fd,
+			       name ? name + 1 : node->place.cold.path, ret_fd);
+}
+
+static int use(struct export *export, struct node *node, unsigned depth)
+{
+	cleanup_fd int fd = -1;
+	int error;
+
+	if (node->fd < 0) {
+		error = host_open_below(&export->scope, export->root_fd, node->place.cold.path,
+					&fd);
+		if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
+			return error;
+		if (error || !is_object(node, fd)) {
+			if (fd >= 0)
+				close(steal_fd(&fd));
+			error = open_in_directory(export, node, depth, &fd);
+			if (error || !is_object(node, fd))
+				return error == -ENFILE ? -ENFILE : -ESTALE;
+		}
+		error = node_table_warm(export->nodes, node, steal_fd(&fd));
+		if (error)
+			return error;
+	}
+	node_table_used(export->nodes, node);
+	return 0;
+}
+
+int export_use(struct export *export, struct node *node)
+{
+	return use(export, node, COLD_DEPTH_MAX);
+}
+
+struct node *export_known_node(struct export *export, const struct statx *stat)
+{
+	return node_table_find_inode(export->nodes, stat);
+}
+
+void export_keep_warm(struct export *export, const struct statx *stat, int fd)
+{
+	struct node *node = node_table_find_inode(export->nodes, stat);
+	int own;
+
+	if (!node || node->fd >= 0)
+		return;
+	own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	/* Without one the node becomes stale, which is no worse than that. */
+	if (own >= 0 && node_table_warm(export->nodes, node, own) == 0)
+		node_table_used(export->nodes, node);
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -213,6 +314,11 @@ int export_open(struct server *server, const struct config_export *config,
 		struct export **ret_export, char error[static EXPORT_ERROR_MAX])
 {
 	struct export *export = calloc(1, sizeof(*export));
+	const struct node_table_owner owner = {
+		.gone = node_gone,
+		.cool = cool_node,
+		.context = export,
+	};
 	int result;
 
 	if (!export)
@@ -223,7 +329,7 @@ int export_open(struct server *server, const struct config_export *config,
 	export->store_fd = -1;
 	export->scope.proc_fd = -1;
 	handle_table_init(&export->handles, &server->handles);
-	result = node_table_new(&server->nodes, node_gone, export, &export->nodes);
+	result = node_table_new(&server->nodes, &server->descriptors, &owner, &export->nodes);
 	if (!result)
 		result = aliases_new(&export->aliases);
 	if (!result)
@@ -350,11 +456,17 @@ int export_open_child(struct export *export, int parent_fd, const char *name, in
 int export_node(struct export *export, const struct statx *stat, int fd, struct node **ret_node)
 {
 	struct node_key key = node_key_of(stat);
-	struct node *node = node_table_find(export->nodes, &key);
+	struct node *node = node_table_find_inode(export->nodes, stat);
+	int error = 0;
 
 	if (!node)
 		return node_table_add(export->nodes, &key, stat->stx_mode, fd, ret_node);
-	close(fd);
+	if (node->fd < 0)
+		error = node_table_warm(export->nodes, node, fd);
+	else
+		close(fd);
+	if (error)
+		return error;
 	*ret_node = node;
 	return 0;
 }

@@ -30,6 +30,7 @@ struct server {
 	struct report *report;
 	struct quota nodes;
 	struct quota handles;
+	struct descriptor_budget descriptors; /* for nodes */
 };
 
 struct export
@@ -85,6 +86,16 @@ int export_path_of(struct export *export, int fd, uint32_t links, char path[stat
  * -ENOENT, a mount that is not crossed -EXDEV. */
 int export_open_child(struct export *export, int parent_fd, const char *name, int *ret_fd,
 		      struct statx *ret_stat);
+/* Sees to it that the node has its descriptor, and keeps it until the next node_table_begin(). A
+ * cold node is opened anew by where it was last seen, or by its name in the directory through which
+ * the guest found it. -ESTALE when neither leads to the very object: the host moved, replaced or
+ * removed it. */
+int export_use(struct export *export, struct node *node);
+/* The node that the guest has of this inode, cold ones included, or NULL. */
+struct node *export_known_node(struct export *export, const struct statx *stat);
+/* Gives the node of the inode that `fd` is a descriptor of its own one, when it was cold: its path
+ * is about to be another, or none. */
+void export_keep_warm(struct export *export, const struct statx *stat, int fd);
 /* The node of an inode; takes `fd` over, also on failure. */
 int export_node(struct export *export, const struct statx *stat, int fd, struct node **ret_node);
 bool export_is_store(const struct export *export, const struct statx *stat);

@@ -174,7 +174,7 @@ int host_reopen(const struct host_scope *scope, int fd, int flags, int *ret_fd)
 int host_stat(int fd, struct statx *ret_stat)
 {
 	if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_STATX_SYNC_AS_STAT,
-		  STATX_BASIC_STATS | STATX_MNT_ID, ret_stat) < 0)
+		  STATX_BASIC_STATS | STATX_MNT_ID | STATX_BTIME, ret_stat) < 0)
 		return -errno;
 	return 0;
 }

@@ -45,7 +45,7 @@ int host_create_unnamed(const struct host_scope *scope, int parent_fd, mode_t mo
  * and directories: others are -ENXIO (-ELOOP for symlinks), except for O_PATH. */
 int host_reopen(const struct host_scope *scope, int fd, int flags, int *ret_fd);
 
-/* Basic attributes and the mount id. */
+/* Basic attributes, the mount id, and the time of birth where there is one. */
 int host_stat(int fd, struct statx *ret_stat);
 void host_stat_convert(const struct statx *from, struct stat *to);
 uint64_t host_stat_device(const struct statx *stat);

@@ -51,19 +51,20 @@ static void usage(FILE *output)
 
 /* ---- serving -------------------------------------------------------------------------------- */
 
-/* What RLIMIT_NOFILE leaves is shared out before anyone can use it up. */
+/* What RLIMIT_NOFILE leaves is shared out before anyone can use it up. A handle holds its node's
+ * descriptor besides its own; nodes without handles do with what there is (node_table.h). */
 static void share_out_files(struct serving *serving, uint64_t limit)
 {
 	const struct config *config = serving->config;
 	uint64_t kept = FILES_RESERVED + config->export_count * (EXPORT_READ_CACHE_MAX + 8);
 	uint64_t available = limit > kept + 64 ? limit - kept : 64;
 
+	serving->server.nodes.max = config->nodes_max;
 	serving->server.handles.max = MIN_OF(config->handles_max, available / 4);
-	serving->server.nodes.max =
-		MIN_OF(config->nodes_max, available - serving->server.handles.max);
-	if (serving->server.nodes.max < config->nodes_max)
-		log_info("the limit of open files (%llu) allows the guest %llu nodes",
-			 (unsigned long long)limit, (unsigned long long)serving->server.nodes.max);
+	serving->server.descriptors.max = available - serving->server.handles.max;
+	log_debug("%llu open files: %llu for nodes, %llu for handles", (unsigned long long)limit,
+		  (unsigned long long)serving->server.descriptors.max,
+		  (unsigned long long)serving->server.handles.max);
 }
 
 static int open_signals(struct serving *serving)
@@ -135,7 +136,7 @@ static int prepare(struct serving *serving, int config_fd, int audit_fd)
 	serving->server.config = serving->config;
 	result = report_new(audit_fd, &serving->server.report);
 	if (!result)
-		result = confine_raise_files(&limit);
+		result = confine_raise_files(serving->config, &limit);
 	if (!result)
 		result = open_signals(serving);
 	if (result) {

@@ -6,7 +6,15 @@
  * A node lives as long as either count is above zero. The guest moves only the lookup count:
  * forgetting too much, or forgetting while the server uses the node, frees nothing early.
  *
- * -ENFILE when the quota (nodes of all exports together, or what RLIMIT_NOFILE leaves) is used up.
+ * A guest may know many more objects than the server may have descriptors. When those run out, the
+ * nodes that were used longest ago become cold: they give up the descriptor and keep a path
+ * and the time of birth, by which the table's owner finds the same object again (export_use() in
+ * export.h). A descriptor holds its inode; a path holds nothing, so that the inode number of a cold
+ * node may come to be another object's. A cold node is therefore only ever the node of an inode
+ * that was born at the same time.
+ *
+ * -ENFILE when the quota (nodes of all exports together) is used up, or when all descriptors belong
+ * to nodes that cannot do without: those in use, and those of objects without a name.
  */
 #ifndef FSSERVER_NODE_TABLE_H
 #define FSSERVER_NODE_TABLE_H
@@ -21,6 +29,13 @@
 struct quota {
 	uint64_t used;
 	uint64_t max;
+};
+
+/* The descriptors that the nodes of all tables may hold. */
+struct descriptor_budget {
+	uint64_t used;
+	uint64_t max;
+	struct node_table *tables;
 };
 
 /* What tells one version of a file from another. */
@@ -38,13 +53,30 @@ struct node_key {
 	uint64_t ino;
 };
 
+/* How a cold node's object is found again. */
+struct node_cold {
+	char *path;    /* below the export's root; owned */
+	int64_t birth; /* node_birth_of() */
+};
+
 struct node {
 	uint64_t id;
 	struct node_key key;
 	uint64_t lookups;    /* the guest's */
 	uint32_t references; /* the server's: handles, operations in flight */
-	int fd;		     /* O_PATH */
-	mode_t type;	     /* S_IFMT bits: an inode never changes these */
+	/* O_PATH; -1 while the node is cold. Whoever has the node not from job_node() calls
+	 * export_use() first. */
+	int fd;
+	union {
+		struct {
+			struct node *previous;
+			struct node *next;
+		} warm;
+		struct node_cold cold;
+	} place;
+	uint32_t operation; /* that last used it, see node_table_begin() */
+	uint8_t chances;    /* to keep the descriptor for another round */
+	mode_t type;	    /* S_IFMT bits: an inode never changes these */
 	/* A descriptor for reading, kept for requests without a handle; -1 when there is none.
 	 * Owned by the export's cache (read_cache.h), which unlinks it before the node goes. */
 	int read_fd;
@@ -65,8 +97,18 @@ struct node_table;
 /* Called before a node is freed. */
 typedef void node_gone_function(struct node *node, void *context);
 
-int node_table_new(struct quota *quota, node_gone_function *gone, void *context,
-		   struct node_table **ret_table);
+/* Asked before a node gives up its descriptor: fills in how to find it again. False: it cannot. */
+typedef bool node_cool_function(struct node *node, void *context, struct node_cold *ret_cold);
+
+struct node_table_owner {
+	node_gone_function *gone; /* may be NULL */
+	node_cool_function *cool; /* NULL: nodes never become cold */
+	void *context;
+};
+
+/* `quota` and `budget` are shared by all tables of a server and outlive them. */
+int node_table_new(struct quota *quota, struct descriptor_budget *budget,
+		   const struct node_table_owner *owner, struct node_table **ret_table);
 void node_table_free(struct node_table *table);
 
 /* Takes `fd` over, also on failure. Adds no lookup and no reference: a caller that does neither
@@ -74,8 +116,24 @@ void node_table_free(struct node_table *table);
 int node_table_add(struct node_table *table, const struct node_key *key, mode_t type, int fd,
 		   struct node **ret_node);
 struct node *node_table_get(const struct node_table *table, uint64_t id);
+/* The warm node of an inode number. */
 struct node *node_table_find(const struct node_table *table, const struct node_key *key);
-bool node_table_has_room(const struct node_table *table, unsigned nodes);
+/* The node of an inode, cold ones included. */
+struct node *node_table_find_inode(const struct node_table *table, const struct statx *stat);
+/* Whether the next node_table_add() will find its place; makes descriptors free for it. */
+bool node_table_has_room(struct node_table *table);
+
+/* Begins an operation: no node that it uses from here on becomes cold before the next begins. */
+void node_table_begin(struct node_table *table);
+/* Notes that a warm node is used. */
+void node_table_used(struct node_table *table, struct node *node);
+/* Gives a cold node a descriptor of the same object; takes `fd` over, also on failure. */
+int node_table_warm(struct node_table *table, struct node *node, int fd);
+/* The guest moved what stood at `from`; cold nodes at and below it follow. With `exchange` what
+ * stood at `to` went the other way. A node for which there is no memory becomes stale. */
+void node_table_moved(struct node_table *table, const char *from, const char *to, bool exchange);
+/* Warm nodes of this table. */
+uint32_t node_table_warm_count(const struct node_table *table);
 
 void node_reference(struct node *node);
 void node_unreference(struct node_table *table, struct node *node);
@@ -94,5 +152,7 @@ struct node *node_table_next(const struct node_table *table, uint32_t *position)
 struct node_stamp node_stamp_of(const struct statx *stat);
 bool node_stamp_equal(const struct node_stamp *a, const struct node_stamp *b);
 struct node_key node_key_of(const struct statx *stat);
+/* Nanoseconds since 1970; 0 where the file system does not tell. */
+int64_t node_birth_of(const struct statx *stat);
 
 #endif

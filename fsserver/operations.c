@@ -141,6 +141,7 @@ static void finish_frame(struct job *job)
 int job_node(struct job *job, uint64_t id, struct node **ret_node)
 {
 	struct node *node;
+	int error;
 
 	if (id == FS_NODE_PREVIOUS) {
 		if (!job->previous_node)
@@ -151,6 +152,9 @@ int job_node(struct job *job, uint64_t id, struct node **ret_node)
 	node = node_table_get(job->export->nodes, id);
 	if (!node)
 		return -ESTALE;
+	error = export_use(job->export, node);
+	if (error)
+		return error;
 	*ret_node = node;
 	return 0;
 }
@@ -344,6 +348,7 @@ enum job_state job_run(struct job *job)
 		job->operations_left--;
 		if (!job_reply(job, sizeof(struct fs_op_reply)))
 			return JOB_VIOLATED;
+		node_table_begin(job->export->nodes);
 		if (!result)
 			result = operations[request.opcode](job, &request);
 		if (result == JOB_WAITS) {

@@ -24,7 +24,7 @@ static bool name_exists(const struct node *parent, const char *name)
 /* Room for what the change will need afterwards: it must not be made and then fail. */
 static int check_room(struct job *job, bool handle)
 {
-	if (!node_table_has_room(job->export->nodes, 1))
+	if (!node_table_has_room(job->export->nodes))
 		return -ENFILE;
 	return handle && !handle_table_has_room(&job->export->handles) ? -ENFILE : 0;
 }
@@ -301,8 +301,7 @@ int operation_tmpfile(struct job *job, const struct fs_request *request)
 static void tell_removed(struct export *export, struct node *parent, const char *name,
 			 const struct place *place, const struct statx *stat)
 {
-	struct node_key key = node_key_of(stat);
-	struct node *node = node_table_find(export->nodes, &key);
+	struct node *node = export_known_node(export, stat);
 	struct statx now;
 	bool directory = S_ISDIR(stat->stx_mode);
 
@@ -343,6 +342,7 @@ static int remove_name(struct job *job, const struct fs_request *request, bool d
 			   request->name, &place, stat.stx_mode);
 	if (error)
 		return error;
+	export_keep_warm(export, &stat, fd);
 	if (export->undo)
 		error = undo_remove(export->undo, parent->fd, place.parent, request->name, fd,
 				    operations_inode(&stat), directory);
@@ -557,8 +557,7 @@ static int carry_out(struct export *export, const struct renaming *renaming)
 static void tell_object_moved(struct export *export, const struct statx *stat,
 			      const struct node *parent)
 {
-	struct node_key key = node_key_of(stat);
-	struct node *node = node_table_find(export->nodes, &key);
+	struct node *node = export_known_node(export, stat);
 	struct statx now;
 
 	if (!node)
@@ -583,6 +582,8 @@ static void tell_renamed(struct export *export, const struct renaming *renaming)
 	}
 	if (S_ISDIR(renaming->source.stx_mode) ||
 	    (exchange && S_ISDIR(renaming->target.stx_mode))) {
+		node_table_moved(export->nodes, renaming->old_place.path, renaming->new_place.path,
+				 exchange);
 		policy_directory_renamed(export->policy, renaming->old_place.path,
 					 renaming->new_place.path);
 		export->policy_generation++;
@@ -622,8 +623,12 @@ int operation_rename(struct job *job, const struct fs_request *request)
 		error = judge_rename(export, &renaming);
 	if (!error && export->watch)
 		watch_directory(export->watch, renaming.new_parent);
-	if (!error)
+	if (!error) {
+		export_keep_warm(export, &renaming.source, renaming.source_fd);
+		if (renaming.target_fd >= 0)
+			export_keep_warm(export, &renaming.target, renaming.target_fd);
 		error = carry_out(export, &renaming);
+	}
 	if (!error)
 		tell_renamed(export, &renaming);
 out:

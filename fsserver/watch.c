@@ -303,8 +303,11 @@ static void check_node(struct watch *watch, struct node *node)
 	struct statx stat;
 	struct node_stamp now;
 
-	if (host_stat(node->fd, &stat))
+	/* A cold node that cannot be found again is surely not what it was. */
+	if (export_use(watch->export, node) || host_stat(node->fd, &stat)) {
+		queue(watch, FS_NOTIFY_INODE, node->id, "");
 		return;
+	}
 	now = node_stamp_of(&stat);
 	if (node_stamp_equal(&now, &node->told))
 		return;
@@ -325,7 +328,6 @@ static void name_event(struct watch *watch, struct node *directory,
 		       const struct inotify_event *event)
 {
 	struct export *export = watch->export;
-	struct node_key key;
 	struct node *node;
 	struct statx stat;
 	int fd;
@@ -335,15 +337,15 @@ static void name_event(struct watch *watch, struct node *directory,
 			name_changed(watch, directory, event->name);
 		return;
 	}
-	if (export_open_child(export, directory->fd, event->name, &fd, &stat)) {
+	if (export_use(export, directory) ||
+	    export_open_child(export, directory->fd, event->name, &fd, &stat)) {
 		/* Gone again: the event of that says the rest. */
 		if (event->mask & (IN_CREATE | IN_MOVED_TO))
 			name_changed(watch, directory, event->name);
 		return;
 	}
 	close(fd);
-	key = node_key_of(&stat);
-	node = node_table_find(export->nodes, &key);
+	node = export_known_node(export, &stat);
 	if (!node) {
 		/* What the guest does not know it cannot have cached but as missing. */
 		if (event->mask & (IN_CREATE | IN_MOVED_TO))
@@ -372,6 +374,7 @@ static void handle_event(struct watch *watch, const struct inotify_event *event)
 	if (!watched)
 		return;
 	directory = node_table_get(watch->export->nodes, watched->node);
+	node_table_begin(watch->export->nodes);
 	if (event->mask & IN_IGNORED) {
 		if (directory)
 			directory->watch = -1;

@@ -188,6 +188,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct server server = {
 		.config = &config,
 		.nodes = { .max = 64 },
+		.descriptors = { .max = 24 },
 		.handles = { .max = 16 },
 	};
 	char error[EXPORT_ERROR_MAX];

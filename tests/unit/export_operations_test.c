@@ -62,6 +62,7 @@ static void set_up(void)
 	};
 	server = (struct server){ .config = &config,
 				  .nodes = { .max = 100 },
+				  .descriptors = { .max = 100 },
 				  .handles = { .max = 10 } };
 	ck_assert_int_eq(report_new(-1, &server.report), 0);
 	ck_assert_msg(export_open(&server, &exported, &export, error) == 0, "%s", error);
@@ -301,6 +302,140 @@ START_TEST(a_read_only_export_stays_as_it_is)
 }
 END_TEST
 
+/* ---- more nodes than descriptors ------------------------------------------------------------ */
+
+static int getattr(uint64_t node)
+{
+	struct fs_node fixed = { .nodeid = node };
+
+	add(FS_GETATTR, &fixed, sizeof(fixed), "");
+	return call();
+}
+
+static int read_all(uint64_t node)
+{
+	add_read(node, FS_HANDLE_NONE, 64);
+	return call();
+}
+
+/* Uses up the few descriptors that there are, so that all other nodes become cold. */
+static void freeze(void)
+{
+	char name[16];
+
+	shell("mkdir -p \"$1\"/tree/cold; cd \"$1\"/tree/cold; for i in $(seq 64); do : >$i; done");
+	for (unsigned i = 0; i < 64; i++) {
+		snprintf(name, sizeof(name), "%u", i + 1);
+		add_lookup(FS_NODE_ROOT, "cold");
+		add_lookup(FS_NODE_PREVIOUS, name);
+		ck_assert_int_eq(call(), 0);
+	}
+}
+
+static uint64_t lookup_in(const char *directory, const char *name)
+{
+	struct fs_entry entry;
+
+	add_lookup(FS_NODE_ROOT, directory);
+	add_lookup(FS_NODE_PREVIOUS, name);
+	ck_assert_int_eq(call(), 0);
+	memcpy(&entry, bodies[1], sizeof(entry));
+	return entry.nodeid;
+}
+
+static bool is_cold(uint64_t node)
+{
+	return node_table_get(export->nodes, node)->fd < 0;
+}
+
+START_TEST(cold_nodes_are_found_again)
+{
+	uint64_t f;
+	uint64_t g;
+
+	server.descriptors.max = 8;
+	f = lookup("f");
+	g = lookup_in("d", "g");
+	freeze();
+	ck_assert(is_cold(f) && is_cold(g));
+	ck_assert_int_eq(read_all(f), 0);
+	ck_assert_mem_eq(bodies[0], "content", 7);
+	ck_assert_int_eq(read_all(g), 0);
+	/* A lookup leads to the node that the guest has. */
+	freeze();
+	ck_assert(is_cold(g));
+	ck_assert_uint_eq(lookup_in("d", "g"), g);
+	ck_assert(!is_cold(g));
+	ck_assert_uint_le(server.descriptors.used, 8);
+}
+END_TEST
+
+START_TEST(a_cold_node_never_becomes_another_object)
+{
+	uint64_t f;
+	uint64_t g;
+	uint64_t d;
+
+	server.descriptors.max = 8;
+	f = lookup("f");
+	d = lookup("d");
+	g = lookup_in("d", "g");
+	freeze();
+	ck_assert(is_cold(f) && is_cold(g) && is_cold(d));
+	shell("cd \"$1\"/tree && mv f elsewhere && ln -s /etc/passwd f");
+	ck_assert_int_eq(getattr(f), ESTALE);
+	shell("cd \"$1\"/tree && rm f && echo other >f");
+	ck_assert_int_eq(read_all(f), ESTALE);
+	shell("cd \"$1\"/tree && rm f && mkdir f");
+	ck_assert_int_eq(getattr(f), ESTALE);
+	/* A directory on the way replaced by a symlink to its own content. */
+	shell("cd \"$1\"/tree && mv d really && ln -s really d");
+	ck_assert_int_eq(read_all(g), ESTALE);
+	ck_assert_int_eq(getattr(d), ESTALE);
+	shell("cd \"$1\"/tree && rm d && mv really ../out && ln -s ../out d");
+	ck_assert_int_eq(read_all(g), ESTALE);
+	/* Once it is found under its new name, it and all in it are back. */
+	shell("cd \"$1\"/tree && mv ../out back");
+	ck_assert_uint_eq(lookup("back"), d);
+	ck_assert_int_eq(read_all(g), 0);
+	ck_assert_mem_eq(bodies[0], "g\n", 2);
+	ck_assert_uint_eq(lookup("elsewhere"), f);
+	ck_assert_int_eq(read_all(f), 0);
+	ck_assert_mem_eq(bodies[0], "content", 7);
+}
+END_TEST
+
+START_TEST(cold_nodes_survive_what_the_guest_does)
+{
+	struct fs_rename move = { .parent = FS_NODE_ROOT,
+				  .new_parent = FS_NODE_ROOT,
+				  .name_length = 1,
+				  .new_name_length = 1 };
+	struct fs_parent name = { .parent = FS_NODE_ROOT, .name_length = 1 };
+	uint64_t f;
+	uint64_t g;
+
+	server.descriptors.max = 8;
+	f = lookup("f");
+	g = lookup_in("d", "g");
+	freeze();
+	ck_assert(is_cold(f) && is_cold(g));
+	add(FS_RENAME, &move, sizeof(move), "de");
+	ck_assert_int_eq(call(), 0);
+	ck_assert(is_cold(g));
+	ck_assert_int_eq(read_all(g), 0);
+	freeze();
+	ck_assert(is_cold(g));
+	/* An unlinked file cannot be found again and stays as it is. */
+	add(FS_UNLINK, &name, sizeof(name), "f");
+	ck_assert_int_eq(call(), 0);
+	freeze();
+	ck_assert(!is_cold(f));
+	ck_assert_int_eq(read_all(f), 0);
+	ck_assert_mem_eq(bodies[0], "content", 7);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("export_operations");
@@ -317,6 +452,9 @@ int main(void)
 	tcase_add_test(tests, handles_know_what_they_may);
 	tcase_add_test(tests, an_unlinked_file_lives_on_in_its_handle);
 	tcase_add_test(tests, a_read_only_export_stays_as_it_is);
+	tcase_add_test(tests, cold_nodes_are_found_again);
+	tcase_add_test(tests, a_cold_node_never_becomes_another_object);
+	tcase_add_test(tests, cold_nodes_survive_what_the_guest_does);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
