@@ -178,6 +178,15 @@ static void command_lost(struct run *run)
 	sandbox_failed(run, &problem);
 }
 
+/* Only to a person: in a pipe, standard error is the command's. The log has it in any case. */
+static void announce_engine(struct run *run)
+{
+	if (run->options.verbosity != RUN_QUIET && isatty(STDERR_FILENO) &&
+	    strcmp(session_vm_engine(&run->vm), "qemu") == 0)
+		fprintf(stderr, "matchlock: engine qemu: software emulation, slower and the weaker "
+				"boundary (-q hides this)\n");
+}
+
 static void run_command(struct run *run)
 {
 	mode_t mask = umask(0);
@@ -204,6 +213,7 @@ static void run_command(struct run *run)
 	int error;
 
 	umask(mask);
+	announce_engine(run);
 	run->started_ms = now_ms();
 	run->ran = true;
 	error = exec_session_run(run->vm.client, &request, &loop, &run->result);

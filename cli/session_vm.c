@@ -323,6 +323,12 @@ static void read_signal(struct session_vm *vm)
 		vm->signal_number = (int)information.ssi_signo;
 }
 
+const char *session_vm_engine(struct session_vm *vm)
+{
+	read_vmm_control(vm);
+	return vm->engine;
+}
+
 char *session_vm_casualty(struct session_vm *vm)
 {
 	cleanup_free char *end = NULL;

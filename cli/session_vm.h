@@ -63,6 +63,9 @@ int session_vm_end_audit(struct session_vm *vm, struct problem *problem);
 
 void session_vm_release(struct session_vm *vm);
 
+/* The engine that runs the guest; "" before it does. Belongs to `vm`. */
+const char *session_vm_engine(struct session_vm *vm);
+
 /* Which daemon ended before its time, and how; NULL when all run. The caller frees. */
 char *session_vm_casualty(struct session_vm *vm);
 

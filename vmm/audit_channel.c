@@ -40,6 +40,11 @@ void audit_channel_jail(struct audit_channel *channel, const char *component, co
 	send_event(channel, AUDIT_JAIL, component, detail, 1);
 }
 
+void audit_channel_notice(struct audit_channel *channel, const char *component, const char *detail)
+{
+	send_event(channel, AUDIT_NOTICE, component, detail, 1);
+}
+
 bool audit_channel_violation(struct audit_channel *channel, const char *component,
 			     const char *detail)
 {

@@ -22,6 +22,7 @@ struct audit_channel {
 
 void audit_channel_init(struct audit_channel *channel, int socket);
 void audit_channel_jail(struct audit_channel *channel, const char *component, const char *detail);
+void audit_channel_notice(struct audit_channel *channel, const char *component, const char *detail);
 /* Returns whether it was within the limit (and so worth a message of our own). */
 bool audit_channel_violation(struct audit_channel *channel, const char *component,
 			     const char *detail);

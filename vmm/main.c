@@ -297,6 +297,7 @@ static int start_engine(struct vmm *vmm)
 
 	if (r == 0) {
 		log_info("%s", why);
+		audit_channel_notice(&vmm->audit, "engine", why);
 		r = vmm->engine->start(&vmm->options.machine, &vmm->process, why, sizeof(why));
 	}
 	if (r < 0) {
