@@ -35,9 +35,10 @@ run_as_user()
 }
 
 count=0 status=0
-for test in cli main_job exec audit; do
+for test in "--unit release" cli main_job exec audit; do
 	count=$((count + 1))
-	if run_as_user "$test" >"$home/log" 2>&1; then
+	# shellcheck disable=SC2086 # an option and its value
+	if run_as_user $test >"$home/log" 2>&1; then
 		echo "ok $count - $test as an ordinary user: $(tail -n 1 "$home/log")"
 	else
 		echo "not ok $count - $test as an ordinary user"
