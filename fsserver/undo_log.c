@@ -269,13 +269,47 @@ int undo_log_create(struct undo_log *log, int fd)
 	return 0;
 }
 
+static int write_zeros(int fd, uint64_t from, uint64_t to)
+{
+	static const uint8_t zeros[4096];
+
+	while (from < to) {
+		size_t length = MIN_OF(sizeof(zeros), to - from);
+		ssize_t written = pwrite(fd, zeros, length, (off_t)from);
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written <= 0)
+			return written < 0 ? -errno : -ENOSPC;
+		from += (uint64_t)written;
+	}
+	return 0;
+}
+
+int undo_log_set_aside(int fd, uint64_t bytes)
+{
+	if (fallocate(fd, 0, 0, (off_t)bytes) == 0)
+		return 0;
+	/* Without promises zeros are written: most of these file systems overwrite in place. */
+	return errno == EOPNOTSUPP || errno == ENOSYS ? write_zeros(fd, 0, bytes) : -errno;
+}
+
+int undo_log_wipe(int fd, uint64_t end)
+{
+	struct stat stat;
+
+	if (fstat(fd, &stat))
+		return -errno;
+	return write_zeros(fd, end, (uint64_t)stat.st_size);
+}
+
 int undo_log_continue(struct undo_log *log, int fd, uint64_t end, uint64_t next_sequence)
 {
 	*log = (struct undo_log){ .fd = fd, .end = end, .sequence = next_sequence };
 	log->buffer = malloc(UNDO_RECORD_MAX);
 	if (!log->buffer)
 		return -ENOMEM;
-	return ftruncate(fd, (off_t)end) ? -errno : 0;
+	return undo_log_wipe(fd, end);
 }
 
 static bool out_of_room(int error)

@@ -118,9 +118,14 @@ struct undo_log {
 	uint8_t *buffer; /* UNDO_RECORD_MAX bytes */
 };
 
-/* Starts a fresh file in `fd`, which passes to the log whatever the result. */
+/* Starts a fresh file in `fd`, which passes to the log whatever the result. What the file held must
+ * not be taken for records: it is empty, or zeros. */
 int undo_log_create(struct undo_log *log, int fd);
-/* Goes on behind the last valid record, cutting off what follows. */
+/* Gives an empty file `bytes` of zeros that are promised by the file system. -ENOSPC, -EDQUOT. */
+int undo_log_set_aside(int fd, uint64_t bytes);
+/* Zeros a file from `end` on, without giving up the room that it has. */
+int undo_log_wipe(int fd, uint64_t end);
+/* Goes on behind the last valid record; what follows is wiped. */
 int undo_log_continue(struct undo_log *log, int fd, uint64_t end, uint64_t next_sequence);
 /* Appends by one write. A failure leaves the log as it was: -ENOSPC, -EDQUOT, -EIO. */
 int undo_log_append(struct undo_log *log, const struct undo_record *record);

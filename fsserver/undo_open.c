@@ -12,6 +12,9 @@
 #include "fsserver/undo_file.h"
 #include "fsserver/undo_session.h"
 
+/* Set aside for `progress`: room for the decisions about 1,500 files that the host edited. */
+#define PROGRESS_BYTES 65536u
+
 static int check_mounts(struct undo *undo)
 {
 	struct statx root;
@@ -79,6 +82,20 @@ static int open_log(struct undo *undo)
 	return undo_log_create(&undo->log, fd);
 }
 
+/* What a roll-back would have to make it finds made, so that it can begin on a full disk. */
+static int prepare_roll_back(struct undo *undo)
+{
+	static const char *const directories[] = { "stage", "kept" };
+	cleanup_fd int fd = -1;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(directories); i++) {
+		if (mkdirat(undo->store_fd, directories[i], 0700) && errno != EEXIST)
+			return -errno;
+	}
+	fd = undo_open_beneath(undo->store_fd, "progress", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	return fd < 0 ? fd : undo_log_set_aside(fd, PROGRESS_BYTES);
+}
+
 static int record_root(struct undo *undo)
 {
 	struct session_object *object;
@@ -125,6 +142,8 @@ static int open_parts(struct undo *undo)
 		result = make_directory(undo->store_fd, "pre", &undo->pre_fd);
 	if (result == 0)
 		result = make_directory(undo->store_fd, "grave", &undo->grave_fd);
+	if (result == 0)
+		result = prepare_roll_back(undo);
 	if (result < 0)
 		return result;
 	undo->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);

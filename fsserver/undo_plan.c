@@ -141,9 +141,11 @@ int rollback_open_progress(struct rollback *rollback, bool *ret_done)
 		return fd;
 	result = read_progress(rollback, fd, false, ret_done, &end, &sequence);
 	if (result == -EBADMSG || (result == 0 && !rollback->planned && !*ret_done)) {
-		/* Nothing was done by it yet, or it is empty: plan afresh. */
-		if (ftruncate(fd, 0))
-			return -errno;
+		/* Nothing was done by it yet, or it holds nothing: plan afresh. Its room is kept,
+		 * for the disk may be full. */
+		result = undo_log_wipe(fd, 0);
+		if (result < 0)
+			return result;
 		return undo_log_create(&rollback->progress, steal_fd(&fd));
 	}
 	if (result < 0)

@@ -204,6 +204,22 @@ static int clear_entry(struct rollback *rollback, uint32_t index)
 	return undo_model_add_instance(model, entry->now, entry->directory, entry->name);
 }
 
+/* Unlinks a file of the session's where nothing needs to be decided or kept. */
+static void clear_new_file(struct rollback *rollback, uint32_t index)
+{
+	const struct model_entry *entry = &rollback->model.entries[index];
+	const struct model_object *object;
+
+	if (!entry->seen || entry->now == entry->wanted || entry->now == MODEL_NONE ||
+	    entry->now == MODEL_FOREIGN)
+		return;
+	object = undo_model_object(&rollback->model, entry->now);
+	if (!object->born || S_ISDIR(object->mode) || object->decision)
+		return;
+	/* A failure is met again, and told, where all names are cleared. */
+	(void)clear_born(rollback, index);
+}
+
 /* ---- 2: place -------------------------------------------------------------------------------- */
 
 static int compare_instances(const void *a, const void *b)
@@ -600,6 +616,9 @@ static int carry_out(struct rollback *rollback)
 	char path[MODEL_PATH_MAX];
 	int result;
 
+	/* First what only takes room, since the disk may be full. */
+	for (uint32_t i = 0; i < model->entry_count; i++)
+		clear_new_file(rollback, i);
 	for (uint32_t i = 0, count = model->entry_count; i < count; i++) {
 		result = clear_entry(rollback, i);
 		if (result < 0)
