@@ -1,19 +1,14 @@
 #include "fsserver/confine.h"
 
 #include "base/checked.h"
-#include "base/cleanup.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-/* Descriptors for everything but nodes and handles, generously. */
-#define FILES_BESIDES 65536u
 
 /* Resolved by component, for the paths that are opened from here. Nothing takes a path of the
  * guest's; Landlock bounds what any of them could reach. */
@@ -86,27 +81,12 @@ static const struct jail_syscall_set server_set = JAIL_SET(server_calls);
 
 /* /proc/self/fd is only passed through: what is opened there counts as what it is. */
 
-/* What the kernel allows a privileged process, or 0. */
-static uint64_t files_possible(void)
+int confine_raise_files(uint64_t wanted, uint64_t *ret_limit)
 {
-	cleanup_fd int fd = open("/proc/sys/fs/nr_open", O_RDONLY | O_CLOEXEC);
-	char text[24];
-	ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-
-	if (length <= 0)
-		return 0;
-	text[length] = '\0';
-	return strtoull(text, NULL, 10);
-}
-
-int confine_raise_files(const struct config *config, uint64_t *ret_limit)
-{
-	uint64_t wanted = config->nodes_max + 2 * config->handles_max + FILES_BESIDES;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return -errno;
-	wanted = MIN_OF(wanted, files_possible());
 	if (limit.rlim_max < wanted) {
 		struct rlimit higher = { .rlim_cur = wanted, .rlim_max = wanted };
 

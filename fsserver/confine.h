@@ -13,9 +13,9 @@
 
 #include <stddef.h>
 
-/* Raises the limit of open files to the hard limit, and both to what all nodes and handles of the
- * configuration would need where the kernel lets us (CAP_SYS_RESOURCE), and tells it. */
-int confine_raise_files(const struct config *config, uint64_t *ret_limit);
+/* Raises the limit of open files to the hard limit and tells it. Where the hard limit is below
+ * `wanted` it is raised too, if the kernel lets us (CAP_SYS_RESOURCE). */
+int confine_raise_files(uint64_t wanted, uint64_t *ret_limit);
 
 /* Returns 0, or a negative errno with ret_report->failed_stage set where the jail says. */
 int confine(struct export *const *exports, size_t export_count, struct jail_report *ret_report);

@@ -26,6 +26,8 @@
 
 /* Descriptors for everything but nodes, handles and read caches. */
 #define FILES_RESERVED 512u
+/* The same and the read caches, generously. */
+#define FILES_BESIDES 65536u
 
 struct serving {
 	struct config *config;
@@ -50,6 +52,20 @@ static void usage(FILE *output)
 }
 
 /* ---- serving -------------------------------------------------------------------------------- */
+
+/* What all nodes and handles need, as far as the kernel allows it to anyone. */
+static uint64_t files_wanted(const struct config *config)
+{
+	uint64_t wanted = config->nodes_max + 2 * config->handles_max + FILES_BESIDES;
+	cleanup_fd int fd = open("/proc/sys/fs/nr_open", O_RDONLY | O_CLOEXEC);
+	char text[24];
+	ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (length <= 0)
+		return 0;
+	text[length] = '\0';
+	return MIN_OF(wanted, strtoull(text, NULL, 10));
+}
 
 /* What RLIMIT_NOFILE leaves is shared out before anyone can use it up. A handle holds its node's
  * descriptor besides its own; nodes without handles do with what there is (node_table.h). */
@@ -136,7 +152,7 @@ static int prepare(struct serving *serving, int config_fd, int audit_fd)
 	serving->server.config = serving->config;
 	result = report_new(audit_fd, &serving->server.report);
 	if (!result)
-		result = confine_raise_files(serving->config, &limit);
+		result = confine_raise_files(files_wanted(serving->config), &limit);
 	if (!result)
 		result = open_signals(serving);
 	if (result) {

@@ -25,7 +25,7 @@ int operation_read_done(struct job *job, int64_t result);
 
 /* ---- ids ------------------------------------------------------------------------------------ */
 
-/* FS_NODE_PREVIOUS included. The node has its descriptor, for this operation and for as long as it is
+/* FS_NODE_PREVIOUS included. The node has its descriptor, for this operation and as long as it is
  * referenced. -ESTALE, -EINVAL, -ENFILE. */
 int job_node(struct job *job, uint64_t id, struct node **ret_node);
 /* The node as a directory: -ENOTDIR. */
