@@ -207,6 +207,12 @@ static void print_document(json_t *document, const struct diff_options *options)
 		puts(text ? text : "{}");
 		return;
 	}
+	json_array_foreach(json_object_get(document, "new_repositories"), index, change)
+	{
+		const char *path = json_string_value(change);
+
+		printf("! new repository %s\n", path ? path : "?");
+	}
 	json_array_foreach(json_object_get(document, "changes"), index, change)
 	{
 		const char *kind = json_string_value(json_object_get(change, "kind"));

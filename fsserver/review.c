@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "fsserver/policy.h"
 #include "fsserver/review_diff.h"
+#include "fsserver/review_repositories.h"
 #include "fsserver/undo.h"
 #include "fsserver/undo_index.h"
 
@@ -40,6 +41,8 @@ struct review {
 	uint32_t capacity;
 	uint32_t flagged;
 	size_t diff_bytes;
+	int root_fd;
+	struct review_repositories repositories;
 };
 
 static const char *kind_name(enum undo_change_kind kind)
@@ -170,6 +173,9 @@ static int collect(const struct undo_change *change, void *context)
 
 	if (!wanted(review->options, change))
 		return 0;
+	result = review_repositories_note(&review->repositories, review->root_fd, change);
+	if (result < 0)
+		return result;
 	result = undo_grow((void **)&review->items, review->count, &review->capacity,
 			   sizeof(*review->items));
 	if (result < 0)
@@ -287,9 +293,9 @@ static void print_text(const struct review *review, FILE *output)
 	const struct review_options *options = review->options;
 	const struct paint *paint = options->colour ? &colours : &no_colour;
 
-	for (size_t i = 0; i < options->new_repository_count; i++) {
-		fprintf(output, "%s! new repository%s  ", paint->flag, paint->plain);
-		put_path(options->new_repositories[i], output);
+	for (uint32_t i = 0; i < review->repositories.count; i++) {
+		fprintf(output, "%s! new repository%s ", paint->flag, paint->plain);
+		put_path(review->repositories.paths[i], output);
 		fputc('\n', output);
 	}
 	for (uint32_t i = 0; i < review->count; i++)
@@ -350,9 +356,9 @@ static int print_json(const struct review *review, FILE *output)
 			  changes, "flagged", (int)review->flagged, "total", (int)review->count);
 	int result = root ? 0 : -ENOMEM;
 
-	for (size_t i = 0; result == 0 && i < review->options->new_repository_count; i++)
+	for (uint32_t i = 0; result == 0 && i < review->repositories.count; i++)
 		result = json_array_append_new(repositories,
-					       json_text(review->options->new_repositories[i]));
+					       json_text(review->repositories.paths[i]));
 	for (uint32_t i = 0; result == 0 && i < review->count; i++)
 		result = json_array_append_new(changes, json_item(&review->items[i]));
 	if (result == 0)
@@ -364,9 +370,10 @@ static int print_json(const struct review *review, FILE *output)
 
 int review_print(int store_fd, int root_fd, const struct review_options *options, FILE *output)
 {
-	struct review review = { .options = options };
+	struct review review = { .options = options, .root_fd = root_fd };
 	int result = undo_each_change(store_fd, root_fd, collect, &review);
 
+	review_repositories_finish(&review.repositories);
 	if (result == 0) {
 		if (review.count > 1)
 			qsort(review.items, review.count, sizeof(*review.items), compare_items);
@@ -381,6 +388,7 @@ int review_print(int store_fd, int root_fd, const struct review_options *options
 		free(review.items[i].diff);
 	}
 	free(review.items);
+	review_repositories_free(&review.repositories);
 	if (result == 0 && (fflush(output) || ferror(output)))
 		result = errno ? -errno : -EIO;
 	return result;

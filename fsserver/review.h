@@ -2,7 +2,8 @@
  * What a session changed, for a person to judge before he trusts it: the output of `matchlock
  * diff`. Made from the undo store and the tree alone, for a live, a closed or a crashed session.
  *
- * As text: first what the host might run or trust later (policy_is_flagged), marked "!", then the
+ * As text: first the repositories that the session made (review_repositories.h), "! new repository
+ * PATH", then what the host might run or trust later (policy_is_flagged), marked "!", then the
  * rest by path; a summary list and below it unified diffs of text files. Every name and every line
  * of a file passes base/escape.h, since a guest wrote them. As JSON: one object
  *     {"new_repositories": [..], "changes": [{"path", "old_path"?, "kind", "flagged",
@@ -30,9 +31,6 @@ struct review_options {
 	/* Only these paths and what is below them; none: everything. Relative to the root. */
 	const char *const *paths;
 	size_t path_count;
-	/* Repositories that were born in the session, by path. */
-	const char *const *new_repositories;
-	size_t new_repository_count;
 };
 
 /* Returns 0 (also when nothing changed: text says so), or a negative errno: of reading the store,

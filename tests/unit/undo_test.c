@@ -424,6 +424,63 @@ START_TEST(net_changes)
 }
 END_TEST
 
+static void world_repository(const char *path)
+{
+	static const char *const marks[] = { "HEAD", "objects", "refs" };
+	char name[64];
+
+	world_make_name(&world, path, S_IFDIR, NULL);
+	for (unsigned i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "%s/%s", path, marks[i]);
+		world_make_name(&world, name, i == 0 ? S_IFREG : S_IFDIR, NULL);
+	}
+}
+
+START_TEST(new_repositories)
+{
+	const char *paths[] = { "bare" };
+	struct review_options names = { .name_only = true };
+	struct review_options some = { .name_only = true, .paths = paths, .path_count = 1 };
+	struct review_options json = { .name_only = true, .json = true };
+	char *text;
+
+	ck_assert_int_eq(mkdirat(world.root_fd, "old", 0755), 0);
+	ck_assert_int_eq(mkdirat(world.root_fd, "old/objects", 0755), 0);
+	ck_assert_int_eq(mkdirat(world.root_fd, "old/refs", 0755), 0);
+	ck_assert_int_eq(mkdirat(world.root_fd, "there", 0755), 0);
+	ck_assert_int_eq(mkdirat(world.root_fd, "there/.git", 0755), 0);
+	put_file("there/.git/HEAD", "ref: refs/heads/main\n");
+	begin(NULL);
+	world_make_name(&world, "clone", S_IFDIR, NULL);
+	world_repository("clone/.git");
+	world_repository("bare");
+	world_repository("gone");
+	world_rename(&world, "gone", "came", 0);
+	world_make_name(&world, "old/HEAD", S_IFREG, NULL);
+	world_write(&world, "there/.git/HEAD", 0, 1, 'R');
+	world_make_name(&world, "half", S_IFDIR, NULL);
+	world_make_name(&world, "half/HEAD", S_IFREG, NULL);
+	text = listing(&names);
+	ck_assert_int_eq(strncmp(text,
+				 "! new repository bare\n"
+				 "! new repository came\n"
+				 "! new repository clone/.git\n"
+				 "! new repository old\n",
+				 91),
+			 0);
+	ck_assert_ptr_null(strstr(text, "new repository half"));
+	ck_assert_ptr_null(strstr(text, "new repository there"));
+	free(text);
+	text = listing(&some);
+	ck_assert_int_eq(strncmp(text, "! new repository bare\n  created", 31), 0);
+	free(text);
+	text = listing(&json);
+	ck_assert_ptr_nonnull(
+		strstr(text, "\"new_repositories\":[\"bare\",\"came\",\"clone/.git\",\"old\"]"));
+	free(text);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *all = suite_create("undo");
@@ -443,6 +500,7 @@ static Suite *suite(void)
 	tcase_add_test(tests, quotas_refuse_before_anything_changes);
 	tcase_add_test(tests, a_reused_inode_number_is_no_file_of_ours);
 	tcase_add_test(tests, net_changes);
+	tcase_add_test(tests, new_repositories);
 	suite_add_tcase(all, tests);
 	return all;
 }
