@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# This project, built inside the VM on a real workspace; what was built then runs on the host.
+# By default one program of it, because the compiler is emulated; all of it with MATCHLOCK_FULL=1.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+matchlock=$(realpath "${MATCHLOCK_BUILD:-build/release}/matchlock")
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+git clone -q . "$scratch/project"
+cd "$scratch/project" || exit 1
+
+if [ -n "${MATCHLOCK_FULL:-}" ]; then
+	goal="make -j2" program=build/release/matchlock arguments=version
+else
+	goal="make -j2 VARIANT=debug build/debug/matchlock-audit" program=build/debug/matchlock-audit arguments=--help
+fi
+"$matchlock" run --workspace . --memory 2g --timeout 1200 -- sh -c "$goal && $program $arguments" >"$scratch/out" 2>&1
+status=$?
+if [ $status -eq 0 ]; then
+	echo "ok 1 - inside: $goal, and the program runs"
+else
+	echo "not ok 1 - inside: $goal (status $status)"
+	tail -n 30 "$scratch/out" | sed 's/^/# /'
+fi
+if "$program" $arguments >/dev/null 2>&1; then
+	echo "ok 2 - the program runs on the host too"
+else
+	echo "not ok 2 - the program runs on the host too"
+fi
+if "$matchlock" rollback last >/dev/null && [ -z "$(git status --porcelain --ignored)" ]; then
+	echo "ok 3 - a roll-back removes all of it"
+else
+	echo "not ok 3 - a roll-back removes all of it"
+fi
+echo "1..3"
