@@ -262,7 +262,8 @@ struct fs_make {
 } __attribute__((packed));
 _Static_assert(sizeof(struct fs_make) == 24, "wire");
 
-/* Open flags, numbered by this protocol and not by an architecture. */
+/* Open flags, numbered by this protocol and not by an architecture. WRITE without READ opens for
+ * writing alone; neither of them, for reading. */
 #define FS_O_READ 1u
 #define FS_O_WRITE 2u
 #define FS_O_APPEND 4u
@@ -304,8 +305,8 @@ struct fs_open {
 _Static_assert(sizeof(struct fs_open) == 16, "wire");
 
 /* READ: fs_io. Reply: the bytes; fewer than asked only at end of file. A handle of
- * FS_HANDLE_NONE reads the node itself.
- * WRITE: fs_io, then `size` bytes. Reply: fs_count. */
+ * FS_HANDLE_NONE reads the node itself; another must be open for reading.
+ * WRITE: fs_io, then `size` bytes. Reply: fs_count. The handle must be open for writing. */
 struct fs_io {
 	uint64_t nodeid;
 	uint64_t handle;
@@ -321,7 +322,7 @@ struct fs_count {
 	uint64_t count;
 } __attribute__((packed));
 
-/* FSYNC (files and directories): fs_fsync. No reply body. */
+/* FSYNC (files and directories): fs_fsync. No reply body. FS_HANDLE_NONE is good. */
 struct fs_fsync {
 	uint64_t nodeid;
 	uint64_t handle;
@@ -331,7 +332,8 @@ _Static_assert(sizeof(struct fs_fsync) == 20, "wire");
 
 /* READDIR: fs_readdir. Reply: as many fs_dirent, each followed by its name, as fit in `size`
  * bytes; none at the end. Offset 0 starts; later ones are the `next` of an entry. `.` and `..`
- * are never listed. With FS_READDIR_PLUS each entry is a lookup (see fs_entry). */
+ * are never listed. With FS_READDIR_PLUS each entry is a lookup (see fs_entry). FS_HANDLE_NONE
+ * lists the node itself, OPENDIR or not: offsets are good across both. */
 struct fs_readdir {
 	uint64_t nodeid;
 	uint64_t handle;
@@ -390,7 +392,7 @@ _Static_assert(sizeof(struct fs_fallocate) == 36, "wire");
 #define FS_FALLOCATE_PUNCH_HOLE 2u /* with KEEP_SIZE */
 #define FS_FALLOCATE_ZERO_RANGE 4u
 
-/* LSEEK: fs_lseek. Reply: fs_count (the offset). */
+/* LSEEK (regular files): fs_lseek. Reply: fs_count (the offset). FS_HANDLE_NONE is good. */
 struct fs_lseek {
 	uint64_t nodeid;
 	uint64_t handle;
@@ -402,7 +404,8 @@ _Static_assert(sizeof(struct fs_lseek) == 28, "wire");
 #define FS_SEEK_DATA 0u
 #define FS_SEEK_HOLE 1u
 
-/* COPY_RANGE: fs_copy_range. Reply: fs_count. */
+/* COPY_RANGE: fs_copy_range. Reply: fs_count. The source takes FS_HANDLE_NONE; the target needs a
+ * handle open for writing. */
 struct fs_copy_range {
 	uint64_t source_nodeid;
 	uint64_t source_handle;
