@@ -22,8 +22,10 @@ static int read_config(const char *path, struct config **ret_config)
 	int result;
 
 	if (fd < 0) {
-		log_error("cannot open %s: %s", path, strerror(errno));
-		return -errno;
+		int reason = errno;
+
+		log_error("cannot open %s: %s", path, strerror(reason));
+		return -reason;
 	}
 	result = config_read(fd, ret_config, error);
 	if (result)
@@ -143,11 +145,11 @@ int afterwards_roll_back(const struct afterwards_options *options)
 {
 	struct roll_back roll_back = { .json = options->json };
 	struct undo_report sum = { 0 };
-	struct config *config;
+	struct config *config = NULL;
 	struct report *report = NULL;
 	int result = read_config(options->config, &config);
 
-	if (result)
+	if (result || !config)
 		return EXIT_FAILURE;
 	roll_back.kept = json_array();
 	roll_back.failed = json_array();
@@ -186,10 +188,10 @@ int afterwards_diff(const struct afterwards_options *options)
 		.paths = (const char *const *)options->paths,
 		.path_count = options->path_count,
 	};
-	struct config *config;
+	struct config *config = NULL;
 	int result = read_config(options->config, &config);
 
-	if (result)
+	if (result || !config)
 		return EXIT_FAILURE;
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *export = &config->exports[i];

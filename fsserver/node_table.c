@@ -41,7 +41,7 @@ int node_table_new(struct quota *quota, struct descriptor_budget *budget,
 
 	if (!table)
 		return -ENOMEM;
-	table->buckets = calloc(FIRST_BUCKETS, sizeof(*table->buckets));
+	table->buckets = calloc(FIRST_BUCKETS, sizeof(struct node *));
 	if (!table->buckets) {
 		free(table);
 		return -ENOMEM;
@@ -287,7 +287,7 @@ static void grow_buckets(struct node_table *table)
 {
 	struct node **old = table->buckets;
 	size_t old_count = table->bucket_count;
-	struct node **fresh = calloc(old_count * 2, sizeof(*fresh));
+	struct node **fresh = calloc(old_count * 2, sizeof(struct node *));
 
 	if (!fresh)
 		return;

@@ -204,7 +204,7 @@ bool stream_gather(struct stream *stream)
 void stream_sent(struct stream *stream, size_t length)
 {
 	stream->tx_bytes -= length;
-	while (length > 0) {
+	while (length > 0 && stream->tx) {
 		struct buffer *buffer = stream->tx;
 		size_t part = MIN_OF(length, buffer->length - buffer->sent);
 

@@ -450,8 +450,9 @@ static int meet(struct undo *undo, int fd, struct undo_inode inode, const char *
 	if (inode.device != undo->device)
 		return -EXDEV;
 	result = session_begin(undo);
-	if (result == 0)
-		result = undo_statx(fd, "", ret_stat);
+	if (result < 0)
+		return result;
+	result = undo_statx(fd, "", ret_stat);
 	if (result < 0)
 		return result;
 	if (ret_stat->stx_ino != inode.ino)

@@ -16,7 +16,7 @@ int fused_cache_init(struct fused_cache *cache)
 	int result;
 
 	memset(cache, 0, sizeof(*cache));
-	cache->buckets = calloc(BUCKETS_FIRST, sizeof(*cache->buckets));
+	cache->buckets = calloc(BUCKETS_FIRST, sizeof(struct fused_node *));
 	if (cache->buckets == NULL)
 		return -ENOMEM;
 	cache->bucket_count = BUCKETS_FIRST;

@@ -216,7 +216,7 @@ int fused_stream_call(struct fused_stream *stream, struct fused_frame *frame,
 {
 	uint64_t tag = ++stream->tag;
 	struct fs_op_reply first;
-	size_t length;
+	size_t length = 0;
 	int result = send_frame(stream, frame, tag, 0);
 
 	fused_count(&stream->round_trips, 1);

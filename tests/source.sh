@@ -92,11 +92,22 @@ cppcheck_all()
 		-D__ORDER_LITTLE_ENDIAN__=1234 --suppressions-list=tests/cppcheck.suppressions \
 		--enable=warning,portability,performance "${sources[@]}"
 }
+# A file that clang-tidy cannot compile or that crashes it is a finding.
 tidy_all()
 {
-	git ls-files -- '*.c' ':!:tests' ':!:bench' | xargs -P 2 -n 8 sh -c 'clang-tidy --quiet "$@" -- -std=c17 \
-		-D_GNU_SOURCE -I. -DMATCHLOCK_VERSION=\"0\" $(pkg-config --cflags fuse3) 2>/dev/null' tidy |
-		grep -E 'warning:|error:' | sort -u
+	git ls-files -- '*.c' ':!:tests' ':!:bench' | xargs -P 2 -n 6 sh -c 'clang-tidy --quiet "$@" -- -std=c17 \
+		-D_GNU_SOURCE -I. -DMATCHLOCK_VERSION=\"0\" $(pkg-config --cflags fuse3) 2>&1 ||
+		echo "error: clang-tidy ended with status $? in: $*"' tidy |
+		grep -E 'warning:|error:|not found|Stack dump' | sed "s|$PWD/||" | sort -u
+}
+# Tests link every folder's archive: two of one name would let the order decide.
+doubled_symbols()
+{
+	local archive
+	for archive in build/release/*.a; do
+		[ -f "$archive" ] && nm -g --defined-only "$archive" 2>/dev/null |
+			awk -v archive="${archive##*/}" 'NF == 3 { print $3, archive }'
+	done | sort -u | awk '$1 == last { print $1 " is in " with " and " $2 } { last = $1; with = $2 }'
 }
 
 check "dependency rule" includes
@@ -104,6 +115,7 @@ check "no banned calls" banned_calls
 check "only host_paths.c opens guest-influenced names" stray_opens
 check "no file over 900 lines" long_files
 check "every header compiles alone" lone_headers
+check "no symbol in two archives" doubled_symbols
 check "clang-format" formatting
 check "shellcheck" shellcheck -x "${scripts[@]}"
 check "cppcheck" cppcheck_all
