@@ -45,10 +45,17 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 
 # Host programs are position independent; guest programs are static, because the initramfs holds
-# nothing else.
+# nothing else. No sanitizer links statically: in those variants the guest's programs run on the
+# host alone, and there is no initramfs.
 HOST_CFLAGS   := -fPIE
 HOST_LDFLAGS  := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+ifeq ($(VARIANT),$(filter $(VARIANT),asan tsan fuzz))
+GUEST_LDFLAGS := $(HOST_LDFLAGS)
+INITRAMFS     :=
+else
 GUEST_LDFLAGS := -static -Wl,-z,relro,-z,now,-z,noexecstack
+INITRAMFS     := $(BUILD)/initramfs.cpio
+endif
 
 # ---- rules for one library, one program --------------------------------------------------------
 PROGRAMS :=
@@ -97,9 +104,9 @@ include scripts/tests.mk
 
 # ---- what people call --------------------------------------------------------------------------
 .PHONY: all deps run install clean help initramfs
-all: $(PROGRAMS) initramfs ## build everything into build/$(VARIANT)/
+all: $(PROGRAMS) $(GUEST_PROGRAMS) initramfs ## build everything into build/$(VARIANT)/
 
-initramfs: $(BUILD)/initramfs.cpio
+initramfs: $(INITRAMFS)
 
 $(BUILD)/initramfs.cpio: $(GUEST_PROGRAMS) scripts/make-initramfs.sh
 	@echo "  CPIO    $@"
