@@ -14,7 +14,7 @@ if [ -n "${MATCHLOCK_FULL:-}" ]; then
 else
 	goal="make -j2 VARIANT=debug build/debug/matchlock-audit" program=build/debug/matchlock-audit arguments=--help
 fi
-"$matchlock" run --workspace . --memory 2g --timeout 1200 -- sh -c "$goal && $program $arguments" >"$scratch/out" 2>&1
+"$matchlock" run --name "build-inside-$$" --workspace . --memory 2g --timeout 1200 -- sh -c "$goal && $program $arguments" >"$scratch/out" 2>&1
 status=$?
 if [ $status -eq 0 ]; then
 	echo "ok 1 - inside: $goal, and the program runs"
@@ -27,7 +27,7 @@ if "$program" $arguments >/dev/null 2>&1; then
 else
 	echo "not ok 2 - the program runs on the host too"
 fi
-if "$matchlock" rollback last >/dev/null && [ -z "$(git status --porcelain --ignored)" ]; then
+if "$matchlock" rollback "build-inside-$$" >/dev/null && [ -z "$(git status --porcelain --ignored)" ]; then
 	echo "ok 3 - a roll-back removes all of it"
 else
 	echo "not ok 3 - a roll-back removes all of it"
