@@ -239,6 +239,7 @@ int main(int argc, char **argv)
 		{ "ids", attack_ids },
 		{ "lengths", attack_lengths },
 		{ "floods", attack_floods },
+		{ "cold nodes", attack_cold_nodes },
 		{ "special files", attack_special_files },
 		{ "crossings", attack_crossings },
 		{ "denied paths", attack_denied_paths },

@@ -47,6 +47,7 @@ void attack_races(struct attack *attack);
 void attack_ids(struct attack *attack);
 void attack_lengths(struct attack *attack);
 void attack_floods(struct attack *attack);
+void attack_cold_nodes(struct attack *attack);
 void attack_special_files(struct attack *attack);
 void attack_crossings(struct attack *attack);
 void attack_denied_paths(struct attack *attack);

@@ -5,10 +5,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -59,9 +62,30 @@ static void *audit_events(void *context)
 	return NULL;
 }
 
+static unsigned files_limit;
+
+void fs_server_limit_files(unsigned files)
+{
+	files_limit = files;
+}
+
+static void limit_files(void)
+{
+	struct rlimit limit = { .rlim_cur = files_limit, .rlim_max = files_limit };
+
+	if (!files_limit)
+		return;
+	/* Only who has the capability needs to lose it, and may. */
+	(void)prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0);
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		_exit(126);
+}
+
 static void exec_server(const char *program, const int fds[4])
 {
 	char numbers[4][12];
+
+	limit_files();
 
 	for (int i = 0; i < 4; i++) {
 		set_close_on_exec(fds[i], false);

@@ -38,6 +38,9 @@ struct fs_server {
  * under `name`. */
 void fs_server_start(struct fs_server *server, const char *program, const char *folder,
 		     const char *name, const char *configuration);
+/* Lets the servers that are started from here on have so many descriptors and raise that by no
+ * privilege; 0: as many as we have. */
+void fs_server_limit_files(unsigned files);
 /* Ends it by the control socket, or with SIGKILL; returns the wait status. */
 int fs_server_stop(struct fs_server *server);
 void fs_server_kill(struct fs_server *server);
