@@ -13,6 +13,7 @@ count=0
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/matchlock-files.XXXXXX")
 mount=$scratch/mount tree=$scratch/tree native=$scratch/native
 server_pid='' fused_pid=''
+limited=() # what the server is started by
 
 report()
 {
@@ -73,7 +74,8 @@ start()
 		"exports":[{"id":1,"name":"workspace","path":"$tree","profile":"workspace",
 		"read_only":$read_only,"immutable":false,"cross_mounts":false,"allow":[],"hide":[]$members}]}
 	END
-	"$build/tests/e2e/files_server" "$build/matchlock-fsserver" "$scratch/config.json" \
+	rm -f "$scratch/socket"
+	"${limited[@]}" "$build/tests/e2e/files_server" "$build/matchlock-fsserver" "$scratch/config.json" \
 		"$scratch/socket" >"$scratch/server.log" 2>&1 &
 	server_pid=$!
 	for ((i = 0; i < 100; i++)); do
@@ -263,6 +265,47 @@ check "reading them all again takes none" at_most 0 cat "$mount/listed/"[1-8]
 check "a missing name in a listed directory: none" at_most 0 test ! -e "$mount/listed/none"
 ls -l "$mount/trips" >/dev/null
 check "create, write 4 KiB, close: 2 round trips" at_most 2 create_write_close
+
+# Many more objects than descriptors. Root would raise the limit, so that it loses the right to.
+many_files()
+{
+	local i
+	mkdir "$tree/20000" && cd "$tree/20000" || return
+	for ((i = 0; i < 200; i++)); do
+		mkdir "d$i" && (cd "d$i" && seq 100 | split -l 1 -a 3 - f) || return
+	done
+}
+few_descriptors()
+{
+	local server open
+	server=$(pgrep -P "$server_pid") || return
+	open=$(find "/proc/$server/fd" -mindepth 1 | wc -l)
+	grep -q "^Max open files *4096 *4096 " "/proc/$server/limits" || return
+	echo "$open descriptors"
+	[ "$open" -gt 1000 ] && [ "$open" -lt 4096 ]
+}
+if [ "$(id -u)" != 0 ] || setpriv --bounding-set -sys_resource true 2>/dev/null; then
+	stop
+	limited=(prlimit --nofile=4096:4096)
+	[ "$(id -u)" != 0 ] || limited+=(setpriv --bounding-set -sys_resource --inh-caps -sys_resource)
+	many_files
+	cd "$scratch" || exit 1
+	start rw
+	limited=()
+	check "20,000 files with 4,096 descriptors are listed" \
+		diff <(cd "$tree/20000" && find . | sort) <(cd "$mount/20000" && find . | sort)
+	# shellcheck disable=SC2016
+	check "their attributes are read" sh -c '[ "$(ls -lR "$1/20000" | grep -c "^-")" = 20000 ]' sh "$mount"
+	check "the server has no more open than it may" few_descriptors
+	check "their content is the same" diff -r "$tree/20000" "$mount/20000"
+	# shellcheck disable=SC2016
+	check "their directories are renamed" sh -c 'cd "$1" && for i in 1 2 3 4; do mv "d$i" "e$i" || exit; done &&
+		cat e[1-4]/* | wc -l | grep -qx 400' sh "$mount/20000"
+	# shellcheck disable=SC2016
+	check "they are removed" sh -c 'rm -r "$1/20000" && [ ! -e "$2/20000" ]' sh "$mount" "$tree"
+else
+	skip "20,000 files with 4,096 descriptors" "no setpriv"
+fi
 
 # Read-only.
 stop
