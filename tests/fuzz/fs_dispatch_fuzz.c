@@ -26,6 +26,8 @@ static char base[64];
 static char tree[96];
 static char store[96];
 static char outside[96];
+/* Where the fuzzer was started: it names its inputs from there. */
+static int start = -1;
 
 static void must(bool condition)
 {
@@ -77,7 +79,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argc;
 	(void)argv;
 	snprintf(base, sizeof(base), "/dev/shm/fs-dispatch-XXXXXX");
-	must(mkdtemp(base) != NULL);
+	start = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	must(start >= 0 && mkdtemp(base) != NULL);
 	atexit(remove_base);
 	snprintf(tree, sizeof(tree), "%s/tree", base);
 	snprintf(store, sizeof(store), "%s/store", base);
@@ -215,7 +218,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	operations_guest_gone(export);
 	must(server.handles.used == 0 && node_table_count(export->nodes) == 1);
-	must(chdir("/") == 0);
+	must(fchdir(start) == 0);
 	export_close(export);
 	must(server.nodes.used == 0);
 	report_free(server.report);

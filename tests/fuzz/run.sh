@@ -22,7 +22,7 @@ for target in "${targets[@]}"; do
 	log="build/fuzz/$target.log"
 	mkdir -p "$found" "tests/fuzz/corpus/$target"
 	if "build/fuzz/tests/fuzz/${target}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
-		-print_final_stats=1 -artifact_prefix="build/fuzz/crash-$target-" \
+		-print_final_stats=1 -artifact_prefix="$PWD/build/fuzz/crash-$target-" \
 		"$found" "tests/fuzz/corpus/$target" >"$log" 2>&1; then
 		runs=$(awk '/stat::number_of_executed_units/ { print $2 }' "$log")
 		cover=$(grep -oE 'cov: [0-9]+' "$log" | tail -n 1)
