@@ -19,7 +19,7 @@ limit=${MATCHLOCK_TEST_TIMEOUT:-900}
 # run_one NAME COMMAND...: one test program; adds its results to the totals.
 run_one()
 {
-	local name=$1 log="$logs/log" status ok bad skip began took
+	local name=$1 log="$logs/log" status ok bad skip planned began took
 	shift
 	began=$SECONDS
 	[ -t 1 ] && printf '  %-40s ...\r' "$name"
@@ -29,16 +29,22 @@ run_one()
 	skip=$(grep -ciE '^ok .*# skip' "$log")
 	ok=$(($(grep -cE '^ok\b' "$log") - skip))
 	bad=$(grep -cE '^not ok\b' "$log")
-	if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
+	planned=$(awk -F '[.][.]' '/^1[.][.][0-9]/ { sum += $2 } END { print sum + 0 }' "$log")
+	if [ "$status" -eq 0 ] && grep -qiE '^1\.\.0 # skip' "$log"; then
+		skip=1
+	elif [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
 		bad=1
 		echo "not ok - ended with status $status" >>"$log"
 	elif [ $((ok + bad + skip)) -eq 0 ]; then
 		bad=1
 		echo "not ok - ran no test" >>"$log"
+	elif [ $((ok + bad + skip)) -ne "$planned" ]; then
+		echo "not ok - planned $planned tests, ran $((ok + bad + skip))" >>"$log"
+		bad=$((bad + 1))
 	fi
 	passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
 	printf '  %-40s %4d passed %3d failed %3d skipped  %4d s\n' "$name" "$ok" "$bad" "$skip" "$took"
-	grep -iE '^ok .*# skip' "$log" | sed 's/^/    /'
+	grep -iE '^(ok .*|1\.\.0 )# skip' "$log" | sed 's/^/    /'
 	if [ "$bad" -ne 0 ]; then
 		grep -E '^not ok' "$log" | sed 's/^/    /'
 		echo "    ---- output of $name"
