@@ -21,6 +21,7 @@
 #define GIVE_BACK_MS 100
 #define HANDLE_IDLE_MS 200u
 #define FORGETS_AT_ONCE 2048u
+#define RELEASES_AT_ONCE 32u
 #define PRUNE_INTERVAL_MS 200u
 #define MINOR_EXPIRE_ONLY 38u
 
@@ -324,15 +325,22 @@ static int post_releases(struct fused_export *export, const struct fused_forget 
 	struct fused_frame *frame = &export->post_frame;
 	int result = 0;
 
+	uint32_t in_frame = 0;
+
 	fused_frame_begin(frame);
 	for (size_t i = 0; i < count && result == 0; i++) {
 		if (forgets[i].handle == FS_HANDLE_NONE)
 			continue;
+		/* None fails, which would end its frame: these are handles that the server gave. */
 		fused_frame_node(frame, FS_RELEASE, forgets[i].nodeid, forgets[i].handle);
-		/* One to a frame would do as well: the first that fails ends it. */
+		if (++in_frame < RELEASES_AT_ONCE)
+			continue;
 		result = post(export);
 		fused_frame_begin(frame);
+		in_frame = 0;
 	}
+	if (result == 0 && in_frame > 0)
+		result = post(export);
 	return result;
 }
 

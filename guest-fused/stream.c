@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -13,8 +14,12 @@
 
 #include <linux/vm_sockets.h>
 
-/* A reply of FS_DATA_MAX should not wait for credit half-way. */
+/* A whole reply has credit when its request is sent. */
 #define VSOCK_BUFFER_SIZE (2u * FS_DATA_MAX)
+/* What is still to come of a reply is waited for as a whole from this size on, in parts so large.
+ */
+#define WAIT_LEAST 16384u
+#define WAIT_MOST 262144u
 
 void fused_stream_init(struct fused_stream *stream)
 {
@@ -34,9 +39,10 @@ static int connect_vsock(uint32_t port, int *ret_fd)
 
 	if (fd < 0)
 		return -errno;
-	/* Best effort: a smaller window is slower, not wrong. */
-	(void)setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &size, sizeof(size));
-	(void)setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &size, sizeof(size));
+	/* With a smaller window wait_for() could wait for what has no credit. */
+	if (setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &size, sizeof(size)) != 0 ||
+	    setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &size, sizeof(size)) != 0)
+		return -errno;
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
 		return -errno;
 	*ret_fd = steal_fd(&fd);
@@ -177,6 +183,24 @@ static int send_frame(struct fused_stream *stream, struct fused_frame *frame, ui
 	return send_parts(stream->fd, parts, count);
 }
 
+/*
+ * Vsock data comes in packets of 4 KiB, and each wakes a receiver, whatever it waits for: two
+ * switches of context a packet. poll() is woken by what was asked for alone, so the rest of a long
+ * reply is waited for there, below a raised low-water mark. That cannot take for ever: all of a
+ * reply has credit, which went out with its request, and the end of the stream wakes too.
+ */
+static void wait_for(const struct fused_stream *stream, size_t length)
+{
+	struct pollfd polled = { .fd = stream->fd, .events = POLLIN };
+	int mark = (int)length;
+	int any = 1;
+
+	if (setsockopt(stream->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof(mark)) != 0)
+		return;
+	(void)poll(&polled, 1, -1);
+	(void)setsockopt(stream->fd, SOL_SOCKET, SO_RCVLOWAT, &any, sizeof(any));
+}
+
 int fused_stream_receive(struct fused_stream *stream, bool alone, size_t *ret_length)
 {
 	size_t done = 0;
@@ -185,7 +209,11 @@ int fused_stream_receive(struct fused_stream *stream, bool alone, size_t *ret_le
 	while (done < wanted) {
 		/* Reads on to what the header will turn out to promise: mostly one call. */
 		size_t room = alone && wanted == sizeof(struct fs_frame) ? FS_FRAME_MAX : wanted;
-		ssize_t count = recv(stream->fd, stream->buffer + done, room - done, 0);
+		ssize_t count;
+
+		if (wanted - done >= WAIT_LEAST)
+			wait_for(stream, MIN_OF(wanted - done, (size_t)WAIT_MOST));
+		count = recv(stream->fd, stream->buffer + done, room - done, 0);
 
 		if (count == 0)
 			return -ECONNRESET;
