@@ -294,13 +294,28 @@ int undo_log_set_aside(int fd, uint64_t bytes)
 	return errno == EOPNOTSUPP || errno == ENOSYS ? write_zeros(fd, 0, bytes) : -errno;
 }
 
+/* Zeros are left alone: where the file system copies on write, writing them takes room. */
 int undo_log_wipe(int fd, uint64_t end)
 {
-	struct stat stat;
+	uint8_t bytes[4096];
 
-	if (fstat(fd, &stat))
-		return -errno;
-	return write_zeros(fd, end, (uint64_t)stat.st_size);
+	for (uint64_t from = end;;) {
+		uint64_t next = (from / sizeof(bytes) + 1) * sizeof(bytes);
+		ssize_t count = pread(fd, bytes, next - from, (off_t)from);
+		ssize_t i = 0;
+		int result;
+
+		if (count < 0 && errno == EINTR)
+			continue;
+		if (count <= 0)
+			return count < 0 ? -errno : 0;
+		while (i < count && bytes[i] == 0)
+			i++;
+		result = i < count ? write_zeros(fd, from, from + (uint64_t)count) : 0;
+		if (result < 0)
+			return result;
+		from += (uint64_t)count;
+	}
 }
 
 int undo_log_continue(struct undo_log *log, int fd, uint64_t end, uint64_t next_sequence)

@@ -1,9 +1,11 @@
 /* Opening, syncing and closing the undo store of a session. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -86,6 +88,7 @@ static int open_log(struct undo *undo)
 static int prepare_roll_back(struct undo *undo)
 {
 	static const char *const directories[] = { "stage", "kept" };
+	int flags = FS_NOCOW_FL;
 	cleanup_fd int fd = -1;
 
 	for (size_t i = 0; i < ARRAY_LENGTH(directories); i++) {
@@ -93,7 +96,11 @@ static int prepare_roll_back(struct undo *undo)
 			return -errno;
 	}
 	fd = undo_open_beneath(undo->store_fd, "progress", O_RDWR | O_CREAT | O_TRUNC, 0600);
-	return fd < 0 ? fd : undo_log_set_aside(fd, PROGRESS_BYTES);
+	if (fd < 0)
+		return fd;
+	/* For btrfs, where overwriting takes room too; others refuse it or need it not. */
+	(void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
+	return undo_log_set_aside(fd, PROGRESS_BYTES);
 }
 
 static int record_root(struct undo *undo)
