@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "guest-fused/export.h"
 #include "guest-fused/mount.h"
+#include "guest-fused/placement.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -172,6 +173,7 @@ int main(int argc, char **argv)
 	if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0)
 		return EXIT_FAILURE;
 	signal(SIGPIPE, SIG_IGN);
+	fused_placement_apply();
 	if (start_exports(&daemon) != 0) {
 		for (size_t i = 0; i < daemon.export_count; i++)
 			fused_unmount(daemon.options.exports[i].mountpoint);
