@@ -99,7 +99,7 @@ vm_round_peer() # OUT
 		-object memory-backend-memfd,id=memory,size=512M,share=on \
 		-global virtio-mmio.force-legacy=false \
 		-kernel "$kernel/vmlinux" -initrd "$scratch/peer.cpio" \
-		-append "tsc_early_khz=$khz tsc=reliable no_timer_check cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t random.trust_cpu=on console=ttyS0 8250.nr_uarts=1" \
+		-append "tsc_early_khz=$khz tsc=reliable no_timer_check mitigations=off cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t random.trust_cpu=on console=ttyS0 8250.nr_uarts=1" \
 		-chardev stdio,id=console,signal=off -serial chardev:console \
 		-chardev "socket,id=fs,path=$socket" \
 		-device vhost-user-fs-device,chardev=fs,tag=bench,queue-size=1024 \

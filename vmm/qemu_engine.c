@@ -113,8 +113,9 @@ static void add_option(struct command *command, const char *option, const char *
 }
 
 /* The guest's clock is the host's counter, of known speed: calibrating it by an emulated timer
- * hangs one boot in eight. Self-tests and messages cost boot time. A panic resets by triple fault,
- * which -no-reboot turns into the end of QEMU. */
+ * hangs one boot in eight. Self-tests and messages cost boot time. What keeps speculation in check
+ * costs each of the guest kernel's calls a detour, and nothing here speculates. A panic resets by
+ * triple fault, which -no-reboot turns into the end of QEMU. */
 static int format_command_line(const struct engine_config *config, char **ret_text)
 {
 	uint32_t khz = tsc_frequency_khz();
@@ -123,7 +124,8 @@ static int format_command_line(const struct engine_config *config, char **ret_te
 	if (khz > 0)
 		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable ", khz);
 	return asprintf(ret_text,
-			"%sno_timer_check cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
+			"%sno_timer_check mitigations=off cryptomgr.notests quiet loglevel=1 "
+			"panic=-1 reboot=t "
 			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1%s%s",
 			clock, config->append ? " " : "", config->append ? config->append : "") < 0
 		       ? -ENOMEM
