@@ -10,7 +10,7 @@ packages=(
 	qemu-system-x86 lz4 cpio fuse3 busybox-static
 	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck
 	git python3 python3-venv sqlite3 attr procps less vim-tiny expect socat strace
-	xfsprogs btrfs-progs
+	xfsprogs btrfs-progs zsh man-db groff
 )
 # A distribution's node or one that the person installed otherwise; both do.
 command -v node >/dev/null || packages+=(nodejs)
