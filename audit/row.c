@@ -119,7 +119,9 @@ static void print_rest(struct row_buffers *buffers, const struct record *record,
 		    (field->field == AUDIT_FIELD_PATH2 && has_path))
 			continue;
 		fprintf(output, "  %s=", audit_field_name(field->field));
-		if (field->type == AUDIT_TYPE_NUMBER)
+		if (field->field == AUDIT_FIELD_MODE && field->type == AUDIT_TYPE_NUMBER)
+			fprintf(output, "%04" PRIo64, field->number);
+		else if (field->type == AUDIT_TYPE_NUMBER)
 			fprintf(output, "%" PRIu64, field->number);
 		else
 			print_text(buffers, field, output);
