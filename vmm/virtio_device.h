@@ -2,8 +2,13 @@
  * The seam between a virtio device and how the guest reaches it (virtio 1.2, section 2).
  *
  * A transport (virtio_mmio.h) keeps the driver's state machine: status, feature negotiation, queue
- * registers, interrupts. A device behind it knows queues and its configuration space alone. The
- * calls below come from one thread at a time; the transport holds its lock around them.
+ * registers, interrupts. A device behind it knows queues and its configuration space alone.
+ *
+ * Threads: attach(), negotiated(), start(), stop(), kick() and run() are called on the device
+ * thread, which also dispatches the device's own events, and on no other. features(), read_config()
+ * and write_config() are called by vCPU threads, one at a time for each transport but while the
+ * device thread may be in any of the others: what these three touch is constant or atomic. A device
+ * calls its transport on the device thread.
  *
  * Theory of operation: the transport calls start() for each enabled queue when the driver sets
  * DRIVER_OK, with registers that cannot change until stop() or reset. A kick only notes that a
@@ -65,7 +70,8 @@ struct virtio_device_operations {
 	void (*stop)(void *device, unsigned queue);
 	void (*kick)(void *device, unsigned queue);
 	/* Does what there is to do, bounded. 0 when idle, 1 when there is more to do at once,
-	 * -EPROTO after the driver broke a queue (the transport then sets DEVICE_NEEDS_RESET). */
+	 * -EPROTO after the driver broke a queue, having said how by needs_reset(): the device is
+	 * then not run before its queues were stopped. */
 	int (*run)(void *device);
 };
 
