@@ -8,7 +8,7 @@ E2E_DRIVERS := $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2
 
 # Every archive may be needed by any test: no two of them may define the same symbol.
 TEST_ARCHIVES := $(patsubst %,$(BUILD)/%.a,vmm fsserver audit cli guest-init guest-fused jail wire base)
-TEST_LIBRARIES := $(shell $(PKG_CONFIG) --libs liburing libseccomp jansson libcyaml yaml-0.1 libcrypto zlib fuse3 2>/dev/null) -lutil
+TEST_LIBRARIES := $(shell $(PKG_CONFIG) --libs liburing libseccomp jansson libcyaml yaml-0.1 libcrypto zlib fuse3 2>/dev/null) -lutil -llz4
 CHECK_LIBRARIES := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
 
 $(BUILD)/tests/%.o: EXTRA_CFLAGS = $(HOST_CFLAGS)
@@ -47,7 +47,7 @@ fuzz-targets: $(FUZZ_TARGETS)
 check: ## set up, build, and run every test
 	@scripts/install-deps.sh
 	@$(MAKE) --no-print-directory all unit-tests e2e-drivers
-	@$(MAKE) --no-print-directory VARIANT=asan unit-tests
+	@$(MAKE) --no-print-directory VARIANT=asan all unit-tests e2e-drivers
 	@scripts/guest-kernel.sh
 	@tests/run.sh
 

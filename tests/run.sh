@@ -4,7 +4,8 @@
 #
 #   tests/run.sh                    everything that is built
 #   tests/run.sh --unit VARIANT     the unit tests of one variant
-#   tests/run.sh NAME...            those tests by file name (without .sh)
+#   tests/run.sh NAME...            those tests by file name (without .sh); asan/e2e/NAME: that
+#                                   end-to-end test with the sanitizers
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -14,6 +15,8 @@ trap 'rm -rf "$logs"' EXIT
 export MATCHLOCK_BUILD="${MATCHLOCK_BUILD:-build/release}"
 export CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent CK_DEFAULT_TIMEOUT=120
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}"
+# What also runs with the sanitizers: what needs no guest, whose programs are static there.
+sanitized=(fs_attack files audit exec)
 limit=${MATCHLOCK_TEST_TIMEOUT:-900}
 
 # run_one NAME COMMAND...: one test program; adds its results to the totals.
@@ -69,6 +72,11 @@ run_e2e()
 	done
 }
 
+run_e2e_asan() # NAME
+{
+	run_one "asan/e2e/$1" env MATCHLOCK_BUILD=build/asan bash "tests/e2e/$1.sh"
+}
+
 case "${1:-}" in
 --unit)
 	run_unit "${2:-release}"
@@ -76,11 +84,16 @@ case "${1:-}" in
 "")
 	run_unit release
 	run_unit asan
+	for name in "${sanitized[@]}"; do
+		run_e2e_asan "$name"
+	done
 	run_e2e
 	;;
 *)
 	for name in "$@"; do
-		if [ -f "tests/e2e/$name.sh" ]; then
+		if [ "${name#asan/e2e/}" != "$name" ]; then
+			run_e2e_asan "${name#asan/e2e/}"
+		elif [ -f "tests/e2e/$name.sh" ]; then
 			run_one "e2e/$name" bash "tests/e2e/$name.sh"
 		else
 			run_one "release/$name" "build/release/tests/unit/$name"

@@ -76,7 +76,7 @@ start()
 	END
 	rm -f "$scratch/socket"
 	"${limited[@]}" "$build/tests/e2e/files_server" "$build/matchlock-fsserver" "$scratch/config.json" \
-		"$scratch/socket" >"$scratch/server.log" 2>&1 &
+		"$scratch/socket" >>"$scratch/server.log" 2>&1 &
 	server_pid=$!
 	for ((i = 0; i < 100; i++)); do
 		[ -S "$scratch/socket" ] && break
@@ -84,7 +84,7 @@ start()
 	done
 	mkfifo "$scratch/ready.$count"
 	"$build/guest/guest-fused" --unix-socket "$scratch/socket" --export "1:$mount:$mode" \
-		--ready-fd 3 3>"$scratch/ready.$count" 2>"$scratch/fused.log" &
+		--ready-fd 3 3>"$scratch/ready.$count" 2>>"$scratch/fused.log" &
 	fused_pid=$!
 	if ! read -r -t 20 line <"$scratch/ready.$count" || [ "$line" != "ready 1" ]; then
 		sed 's/^/# /' "$scratch/fused.log" "$scratch/server.log"
@@ -333,4 +333,8 @@ umount "$mount"
 wait "$fused_pid"
 report $? "guest-fused ends with success when unmounted"
 fused_pid=''
+# stop() does not look at how the daemons end.
+# shellcheck disable=SC2016
+check "no sanitizer complained" sh -c '! grep -E "Sanitizer|runtime error" "$@"' sh \
+	"$scratch/server.log" "$scratch/fused.log"
 echo "1..$count"
