@@ -191,6 +191,7 @@ static int begin_watching(struct session_vm *vm, struct problem *problem)
 	return watch(vm, vm->signal_fd, problem);
 }
 
+/* Once the engine is known, and before the guest can touch a file. */
 static void tell_start(struct session_vm *vm, const struct plan *plan,
 		       const struct run_options *options)
 {
@@ -201,7 +202,7 @@ static void tell_start(struct session_vm *vm, const struct plan *plan,
 	audit_event_text(&vm->event, AUDIT_FIELD_SESSION, plan->id);
 	audit_event_text(&vm->event, AUDIT_FIELD_COMMAND, command);
 	audit_event_text(&vm->event, AUDIT_FIELD_WORKSPACE, workspace ? workspace->host : NULL);
-	audit_event_text(&vm->event, AUDIT_FIELD_ENGINE, plan->engine);
+	audit_event_text(&vm->event, AUDIT_FIELD_ENGINE, vm->engine[0] ? vm->engine : plan->engine);
 	audit_event_text(&vm->event, AUDIT_FIELD_IMAGE, plan->exports[0].host);
 	audit_event_text(&vm->event, AUDIT_FIELD_USER, plan->user.name);
 	session_vm_tell(vm);
@@ -224,7 +225,6 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 		goto out;
 	if (start_vmm(vm, plan, options, paths, kernel, vmm_audit, problem) < 0)
 		goto out;
-	tell_start(vm, plan, options);
 	if (session_files_complete(&vm->files, plan, options, paths, problem) < 0 ||
 	    start_audit(vm, plan, options, paths, sources, problem) < 0 ||
 	    start_fsserver(vm, options, paths, fsserver_audit, problem) < 0)
@@ -377,10 +377,9 @@ static int boot_problem(struct session_vm *vm, int error, struct problem *proble
 			   agent_client_error(vm->client), vm->files.directory);
 }
 
-static int bring_up_guest(struct session_vm *vm, const struct plan *plan, struct problem *problem)
+static int await_guest(struct session_vm *vm, struct problem *problem)
 {
 	struct agent_client_ready ready = { 0 };
-	struct agent_config *config;
 	int error;
 
 	error = agent_client_create(steal_fd(&vm->files.control_listen),
@@ -392,9 +391,16 @@ static int bring_up_guest(struct session_vm *vm, const struct plan *plan, struct
 	error = agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS, &ready);
 	if (error < 0)
 		return boot_problem(vm, error, problem);
-	read_vmm_control(vm);
 	log_info("the guest runs Linux %s; its agent was ready after %.2f s of guest time",
 		 ready.kernel, (double)ready.uptime_ns / 1e9);
+	return 0;
+}
+
+static int configure_guest(struct session_vm *vm, const struct plan *plan, struct problem *problem)
+{
+	struct agent_config *config;
+	int error;
+
 	config = allocate(1, sizeof(*config));
 	fill_config(plan, config);
 	error = agent_client_configure(vm->client, config, vm->watch_fd, CONFIGURE_TIMEOUT_MS);
@@ -429,7 +435,11 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		result = start_daemons(vm, plan, options, paths, &kernel, record, problem);
 	guest_kernel_free(&kernel);
 	if (result == 0)
-		result = bring_up_guest(vm, plan, problem);
+		result = await_guest(vm, problem);
+	read_vmm_control(vm);
+	tell_start(vm, plan, options);
+	if (result == 0)
+		result = configure_guest(vm, plan, problem);
 	if (result == 0) {
 		/* From now on the command gets the signals; cli/exec_session.h. */
 		epoll_ctl(vm->watch_fd, EPOLL_CTL_DEL, vm->signal_fd, NULL);

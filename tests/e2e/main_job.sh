@@ -106,6 +106,10 @@ run "$matchlock" audit verify first
 [ "$status" -eq 0 ]
 ok "audit verify" $?
 
+run "$matchlock" audit show first --kind session_start --json
+[ "$status" -eq 0 ] && [[ $out =~ \"engine\":\"(qemu|kvm)\" ]]
+ok "the log names the engine that was taken" $?
+
 # ---- roll-back by hand
 run "$matchlock" rollback first
 [ "$status" -eq 0 ] && [ "$(digest)" = "$before" ]
