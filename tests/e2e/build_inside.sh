@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# This project, built inside the VM on a real workspace; what was built then runs on the host.
-# By default one program of it, because the compiler is emulated; all of it with MATCHLOCK_FULL=1.
+# This project, built inside the VM on a real workspace; what was built runs there and on the host.
+# MATCHLOCK_BRIEF=1 builds one program of it: the compiler is emulated.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 matchlock=$(realpath "${MATCHLOCK_BUILD:-build/release}/matchlock")
@@ -9,12 +9,12 @@ trap 'rm -rf "$scratch"' EXIT
 git clone -q . "$scratch/project"
 cd "$scratch/project" || exit 1
 
-if [ -n "${MATCHLOCK_FULL:-}" ]; then
+if [ -z "${MATCHLOCK_BRIEF:-}" ]; then
 	goal="make -j2" program=build/release/matchlock arguments=version
 else
 	goal="make -j2 VARIANT=debug build/debug/matchlock-audit" program=build/debug/matchlock-audit arguments=--help
 fi
-"$matchlock" run --name "build-inside-$$" --workspace . --memory 2g --timeout 1200 -- sh -c "$goal && $program $arguments" >"$scratch/out" 2>&1
+"$matchlock" run --name "build-inside-$$" --workspace . --memory 2g --cpus 2 --timeout 1200 -- sh -c "$goal && $program $arguments" >"$scratch/out" 2>&1
 status=$?
 if [ $status -eq 0 ]; then
 	echo "ok 1 - inside: $goal, and the program runs"
