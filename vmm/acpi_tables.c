@@ -1,0 +1,366 @@
+/*
+ * Theory of operation
+ *
+ * Tables are written one behind the other, each with a header whose length and checksum are filled
+ * in when its end is known. AML, the byte code of the DSDT, nests the same way: a package begins
+ * with its own length, here always in the three-byte form, so that it can be filled in afterwards.
+ */
+#include "vmm/acpi_tables.h"
+
+#include "base/bytes.h"
+#include "vmm/platform.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RSDP_LENGTH 36
+#define RSDP_CHECKED_V1 20
+#define HEADER_LENGTH 36
+#define HEADER_LENGTH_FIELD 4
+#define HEADER_CHECKSUM 9
+#define TABLE_ALIGNMENT 16
+
+#define FADT_LENGTH 276
+#define FADT_REVISION 6
+#define FADT_BOOT_NO_VGA 0x04
+#define FADT_BOOT_NO_CMOS_CLOCK 0x20
+#define FADT_WBINVD (1u << 0)
+#define FADT_NO_POWER_BUTTON (1u << 4) /* none of the fixed kind */
+#define FADT_NO_SLEEP_BUTTON (1u << 5)
+#define FADT_RESET_REGISTER (1u << 10)
+#define FADT_REDUCED_HARDWARE (1u << 20)
+
+#define MADT_LOCAL_APIC 0
+#define MADT_IO_APIC 1
+#define MADT_LOCAL_APIC_NMI 4
+#define MADT_ENABLED 1
+#define MADT_EVERY_PROCESSOR 0xff
+#define MADT_REVISION 5
+
+#define AML_ONE 0x01
+#define AML_NAME 0x08
+#define AML_BYTE 0x0a
+#define AML_WORD 0x0b
+#define AML_DWORD 0x0c
+#define AML_STRING 0x0d
+#define AML_SCOPE 0x10
+#define AML_BUFFER 0x11
+#define AML_PACKAGE 0x12
+#define AML_EXTENDED 0x5b
+#define AML_DEVICE 0x82
+#define AML_ROOT 0x5c
+
+#define EISA_PNP0501 0x0105d041u
+
+struct tables {
+	struct byte_writer writer;
+	uint64_t address; /* of the block */
+};
+
+static void write_zeros(struct byte_writer *writer, size_t count)
+{
+	uint8_t *bytes = byte_writer_reserve(writer, count);
+
+	if (bytes)
+		memset(bytes, 0, count);
+}
+
+static uint8_t checksum(const uint8_t *bytes, size_t length)
+{
+	uint8_t sum = 0;
+
+	for (size_t i = 0; i < length; i++)
+		sum = (uint8_t)(sum + bytes[i]);
+	return (uint8_t)(0x100 - sum);
+}
+
+/* ---- tables ------------------------------------------------------------------------------------
+ */
+
+/* Begins a table; returns its offset in the block. */
+static size_t table_begin(struct tables *tables, const char signature[5], uint8_t revision)
+{
+	struct byte_writer *writer = &tables->writer;
+	size_t start;
+
+	write_zeros(writer, (TABLE_ALIGNMENT - writer->length % TABLE_ALIGNMENT) % TABLE_ALIGNMENT);
+	start = writer->length;
+	byte_writer_bytes(writer, signature, 4);
+	byte_writer_u32(writer, 0); /* length: table_end() */
+	byte_writer_u8(writer, revision);
+	byte_writer_u8(writer, 0); /* checksum: table_end() */
+	byte_writer_bytes(writer, "MTCHLK", 6);
+	byte_writer_bytes(writer, "MATCHLCK", 8);
+	byte_writer_u32(writer, 1);
+	byte_writer_bytes(writer, "MTLK", 4);
+	byte_writer_u32(writer, 1);
+	return start;
+}
+
+/* Ends it; returns its address in the guest. */
+static uint64_t table_end(struct tables *tables, size_t start)
+{
+	struct byte_writer *writer = &tables->writer;
+
+	if (!byte_writer_ok(writer))
+		return 0;
+	byte_writer_patch_u32(writer, start + HEADER_LENGTH_FIELD,
+			      (uint32_t)(writer->length - start));
+	writer->data[start + HEADER_CHECKSUM] =
+		checksum(writer->data + start, writer->length - start);
+	return tables->address + start;
+}
+
+/* A Generic Address Structure (5.2.3.2) for a byte in I/O space. */
+static void write_port(struct byte_writer *writer, uint16_t port)
+{
+	byte_writer_u8(writer, 1); /* system I/O */
+	byte_writer_u8(writer, 8); /* bits */
+	byte_writer_u8(writer, 0);
+	byte_writer_u8(writer, 1); /* byte access */
+	byte_writer_u64(writer, port);
+}
+
+static uint64_t write_fadt(struct tables *tables, uint64_t dsdt)
+{
+	struct byte_writer *writer = &tables->writer;
+	size_t start = table_begin(tables, "FACP", FADT_REVISION);
+
+	byte_writer_u32(writer, 0); /* no FACS: there is no S3 */
+	byte_writer_u32(writer, (uint32_t)dsdt);
+	write_zeros(writer, 109 - 44); /* fixed hardware, of which there is none */
+	byte_writer_u16(writer, FADT_BOOT_NO_VGA | FADT_BOOT_NO_CMOS_CLOCK);
+	byte_writer_u8(writer, 0);
+	byte_writer_u32(writer, FADT_WBINVD | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON |
+					FADT_RESET_REGISTER | FADT_REDUCED_HARDWARE);
+	write_port(writer, PLATFORM_RESET_PORT);
+	byte_writer_u8(writer, PLATFORM_RESET_VALUE);
+	write_zeros(writer, 3); /* ARM's boot flags, minor version */
+	byte_writer_u64(writer, 0);
+	byte_writer_u64(writer, dsdt);
+	write_zeros(writer, 244 - 148); /* fixed hardware again */
+	write_port(writer, PLATFORM_SLEEP_CONTROL_PORT);
+	write_port(writer, PLATFORM_SLEEP_STATUS_PORT);
+	write_zeros(writer, FADT_LENGTH - 268);
+	return table_end(tables, start);
+}
+
+static uint64_t write_madt(struct tables *tables, unsigned cpus)
+{
+	struct byte_writer *writer = &tables->writer;
+	size_t start = table_begin(tables, "APIC", MADT_REVISION);
+
+	byte_writer_u32(writer, PLATFORM_LAPIC_ADDRESS);
+	byte_writer_u32(writer, 0); /* no 8259s that matter */
+	for (unsigned i = 0; i < cpus; i++) {
+		byte_writer_u8(writer, MADT_LOCAL_APIC);
+		byte_writer_u8(writer, 8);
+		byte_writer_u8(writer, (uint8_t)i);
+		byte_writer_u8(writer, (uint8_t)i);
+		byte_writer_u32(writer, MADT_ENABLED);
+	}
+	byte_writer_u8(writer, MADT_IO_APIC);
+	byte_writer_u8(writer, 12);
+	byte_writer_u16(writer, 0);
+	byte_writer_u32(writer, PLATFORM_IOAPIC_ADDRESS);
+	byte_writer_u32(writer, 0); /* its first interrupt */
+	byte_writer_u8(writer, MADT_LOCAL_APIC_NMI);
+	byte_writer_u8(writer, 6);
+	byte_writer_u8(writer, MADT_EVERY_PROCESSOR);
+	byte_writer_u16(writer, 0);
+	byte_writer_u8(writer, 1); /* LINT1 */
+	return table_end(tables, start);
+}
+
+static uint64_t write_xsdt(struct tables *tables, uint64_t fadt, uint64_t madt)
+{
+	size_t start = table_begin(tables, "XSDT", 1);
+
+	byte_writer_u64(&tables->writer, fadt);
+	byte_writer_u64(&tables->writer, madt);
+	return table_end(tables, start);
+}
+
+static void write_rsdp(struct tables *tables, uint64_t xsdt)
+{
+	uint8_t rsdp[RSDP_LENGTH];
+	struct byte_writer writer;
+
+	if (!byte_writer_ok(&tables->writer))
+		return;
+	byte_writer_init(&writer, rsdp, sizeof(rsdp));
+	byte_writer_bytes(&writer, "RSD PTR ", 8);
+	byte_writer_u8(&writer, 0);
+	byte_writer_bytes(&writer, "MTCHLK", 6);
+	byte_writer_u8(&writer, 2);
+	byte_writer_u32(&writer, 0); /* no RSDT */
+	byte_writer_u32(&writer, RSDP_LENGTH);
+	byte_writer_u64(&writer, xsdt);
+	byte_writer_u32(&writer, 0);
+	rsdp[8] = checksum(rsdp, RSDP_CHECKED_V1);
+	rsdp[32] = checksum(rsdp, RSDP_LENGTH);
+	memcpy(tables->writer.data, rsdp, sizeof(rsdp));
+}
+
+/* ---- AML ---------------------------------------------------------------------------------------
+ */
+
+static size_t aml_package_begin(struct byte_writer *writer)
+{
+	size_t start = writer->length;
+
+	write_zeros(writer, 3);
+	return start;
+}
+
+/* PkgLength (20.2.4) in three bytes: four bits in the first, eight in each other. */
+static void aml_package_end(struct byte_writer *writer, size_t start)
+{
+	size_t length = writer->length - start;
+
+	if (!byte_writer_ok(writer))
+		return;
+	writer->data[start] = (uint8_t)(0x80 | (length & 0x0f));
+	writer->data[start + 1] = (uint8_t)(length >> 4);
+	writer->data[start + 2] = (uint8_t)(length >> 12);
+}
+
+static void aml_name(struct byte_writer *writer, const char name[5])
+{
+	byte_writer_u8(writer, AML_NAME);
+	byte_writer_bytes(writer, name, 4);
+}
+
+static size_t aml_device_begin(struct byte_writer *writer, const char *name)
+{
+	size_t start;
+
+	byte_writer_u8(writer, AML_EXTENDED);
+	byte_writer_u8(writer, AML_DEVICE);
+	start = aml_package_begin(writer);
+	byte_writer_bytes(writer, name, 4);
+	return start;
+}
+
+static void aml_byte(struct byte_writer *writer, uint8_t value)
+{
+	byte_writer_u8(writer, AML_BYTE);
+	byte_writer_u8(writer, value);
+}
+
+/* _CRS with the given resource descriptors, to which the end tag is added. */
+static void aml_resources(struct byte_writer *writer, const struct byte_writer *resources)
+{
+	size_t start;
+
+	aml_name(writer, "_CRS");
+	byte_writer_u8(writer, AML_BUFFER);
+	start = aml_package_begin(writer);
+	byte_writer_u8(writer, AML_WORD);
+	byte_writer_u16(writer, (uint16_t)(resources->length + 2));
+	byte_writer_bytes(writer, resources->data, resources->length);
+	byte_writer_u8(writer, 0x79); /* end tag, without a checksum */
+	byte_writer_u8(writer, 0);
+	aml_package_end(writer, start);
+}
+
+static void write_serial_port(struct byte_writer *writer)
+{
+	uint8_t block[16];
+	struct byte_writer resources;
+	size_t start = aml_device_begin(writer, "COM1");
+
+	aml_name(writer, "_HID");
+	byte_writer_u8(writer, AML_DWORD);
+	byte_writer_u32(writer, EISA_PNP0501);
+	aml_name(writer, "_UID");
+	byte_writer_u8(writer, AML_ONE);
+	byte_writer_init(&resources, block, sizeof(block));
+	byte_writer_u8(&resources, 0x47); /* IO (6.4.2.5), 16 bits decoded */
+	byte_writer_u8(&resources, 1);
+	byte_writer_u16(&resources, PLATFORM_SERIAL_PORT);
+	byte_writer_u16(&resources, PLATFORM_SERIAL_PORT);
+	byte_writer_u8(&resources, 1);
+	byte_writer_u8(&resources, PLATFORM_SERIAL_LENGTH);
+	byte_writer_u8(&resources, 0x22); /* IRQ (6.4.2.1), edge */
+	byte_writer_u16(&resources, 1u << PLATFORM_SERIAL_GSI);
+	aml_resources(writer, &resources);
+	aml_package_end(writer, start);
+}
+
+static void write_virtio_device(struct byte_writer *writer, unsigned index)
+{
+	uint8_t block[32];
+	struct byte_writer resources;
+	char name[8];
+	size_t start;
+
+	(void)snprintf(name, sizeof(name), "VR%02u", index % 100);
+	start = aml_device_begin(writer, name);
+	aml_name(writer, "_HID");
+	byte_writer_u8(writer, AML_STRING);
+	byte_writer_bytes(writer, "LNRO0005", 9);
+	aml_name(writer, "_UID");
+	aml_byte(writer, (uint8_t)index);
+	aml_name(writer, "_CCA"); /* DMA is coherent */
+	byte_writer_u8(writer, AML_ONE);
+	byte_writer_init(&resources, block, sizeof(block));
+	byte_writer_u8(&resources, 0x86); /* Memory32Fixed (6.4.3.4) */
+	byte_writer_u16(&resources, 9);
+	byte_writer_u8(&resources, 1); /* writable */
+	byte_writer_u32(&resources,
+			(uint32_t)(PLATFORM_VIRTIO_BASE + index * PLATFORM_VIRTIO_STRIDE));
+	byte_writer_u32(&resources, PLATFORM_VIRTIO_STRIDE);
+	byte_writer_u8(&resources, 0x89); /* extended interrupt (6.4.3.6) */
+	byte_writer_u16(&resources, 6);
+	byte_writer_u8(&resources, 0x03); /* consumer, edge, active high, exclusive */
+	byte_writer_u8(&resources, 1);
+	byte_writer_u32(&resources, PLATFORM_VIRTIO_GSI + index);
+	aml_resources(writer, &resources);
+	aml_package_end(writer, start);
+}
+
+static uint64_t write_dsdt(struct tables *tables, unsigned virtio_devices)
+{
+	struct byte_writer *writer = &tables->writer;
+	size_t start = table_begin(tables, "DSDT", 2);
+	size_t scope, package;
+
+	byte_writer_u8(writer, AML_SCOPE);
+	scope = aml_package_begin(writer);
+	byte_writer_u8(writer, AML_ROOT);
+	byte_writer_bytes(writer, "_SB_", 4);
+	write_serial_port(writer);
+	for (unsigned i = 0; i < virtio_devices; i++)
+		write_virtio_device(writer, i);
+	aml_package_end(writer, scope);
+	aml_name(writer, "_S5_");
+	byte_writer_u8(writer, AML_PACKAGE);
+	package = aml_package_begin(writer);
+	byte_writer_u8(writer, 1);
+	aml_byte(writer, PLATFORM_SLEEP_TYPE_S5);
+	aml_package_end(writer, package);
+	return table_end(tables, start);
+}
+
+int acpi_tables_build(const struct acpi_setup *setup, uint64_t address, uint8_t *block,
+		      size_t capacity, size_t *ret_length)
+{
+	struct tables tables = { .address = address };
+	uint64_t dsdt, fadt, madt;
+
+	if (setup->cpus < 1 || setup->cpus > PLATFORM_CPUS_MAX ||
+	    setup->virtio_devices > PLATFORM_VIRTIO_MAX || address > UINT32_MAX)
+		return -EINVAL;
+	byte_writer_init(&tables.writer, block, capacity);
+	write_zeros(&tables.writer, RSDP_LENGTH);
+	dsdt = write_dsdt(&tables, setup->virtio_devices);
+	fadt = write_fadt(&tables, dsdt);
+	madt = write_madt(&tables, setup->cpus);
+	write_rsdp(&tables, write_xsdt(&tables, fadt, madt));
+	if (!byte_writer_ok(&tables.writer))
+		return -ENOSPC;
+	*ret_length = tables.writer.length;
+	return 0;
+}

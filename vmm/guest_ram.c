@@ -1,0 +1,111 @@
+#include "vmm/guest_ram.h"
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE UINT64_C(4096)
+#define LEGACY_TOP UINT64_C(0x100000)
+
+int guest_ram_layout(uint64_t length, uint64_t window_length, struct guest_ram_layout *ret_layout)
+{
+	uint64_t low = MIN_OF(length, GUEST_RAM_LOW_MAX);
+
+	if (length < GUEST_RAM_MIN || length > GUEST_RAM_MAX || length % GUEST_RAM_GRAIN ||
+	    window_length % GUEST_RAM_GRAIN || window_length > low / 2)
+		return -EINVAL;
+	*ret_layout = (struct guest_ram_layout){
+		.low_length = low,
+		.window_length = window_length,
+		.high_length = length - low,
+	};
+	return 0;
+}
+
+uint64_t guest_ram_window(const struct guest_ram_layout *layout)
+{
+	return layout->low_length - layout->window_length;
+}
+
+size_t guest_ram_ranges(const struct guest_ram_layout *layout,
+			struct guest_ram_range ranges[GUEST_RAM_RANGES_MAX])
+{
+	const uint64_t window = guest_ram_window(layout);
+	const struct guest_ram_range all[GUEST_RAM_RANGES_MAX] = {
+		{ 0, GUEST_RAM_LEGACY_END, GUEST_RAM_USABLE },
+		{ GUEST_RAM_LEGACY_END, LEGACY_TOP - GUEST_RAM_LEGACY_END, GUEST_RAM_RESERVED },
+		{ LEGACY_TOP, window - LEGACY_TOP, GUEST_RAM_USABLE },
+		{ window, layout->window_length, GUEST_RAM_RESERVED },
+		{ GUEST_RAM_HIGH_BASE, layout->high_length, GUEST_RAM_USABLE },
+	};
+	size_t count = 0;
+
+	for (size_t i = 0; i < GUEST_RAM_RANGES_MAX; i++) {
+		if (all[i].length > 0)
+			ranges[count++] = all[i];
+	}
+	return count;
+}
+
+int guest_ram_create(const struct guest_ram_layout *layout, bool huge_pages,
+		     struct guest_memory *memory, int *ret_fd)
+{
+	cleanup_fd int fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING |
+							      (huge_pages ? MFD_HUGETLB : 0u));
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)(layout->low_length + layout->high_length)) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return -errno;
+	r = guest_memory_map(memory, fd, 0, 0, 0, layout->low_length);
+	if (r == 0 && layout->high_length > 0)
+		r = guest_memory_map(memory, fd, layout->low_length, GUEST_RAM_HIGH_BASE,
+				     GUEST_RAM_HIGH_BASE, layout->high_length);
+	if (r < 0) {
+		guest_memory_release(memory);
+		return r;
+	}
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+static int place_copy(int fd, uint64_t offset, uint8_t *target, uint64_t length)
+{
+	while (length > 0) {
+		ssize_t count = pread(fd, target, (size_t)length, (off_t)offset);
+
+		if (count < 0 && errno == EINTR)
+			continue;
+		if (count <= 0)
+			return count < 0 ? -errno : -ENODATA;
+		target += count;
+		offset += (uint64_t)count;
+		length -= (uint64_t)count;
+	}
+	return 0;
+}
+
+int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
+		    uint64_t guest_address, uint64_t length)
+{
+	uint64_t whole = length & ~(PAGE - 1);
+	uint8_t *target;
+
+	if (length == 0)
+		return 0;
+	target = gpa_range(memory, guest_address, length);
+	if (!target || offset > (uint64_t)INT64_MAX - length)
+		return -EFAULT;
+	/* Huge pages cannot be mapped over in part (EINVAL), nor is every file mappable. */
+	if ((offset | guest_address) % PAGE || whole == 0 ||
+	    mmap(target, (size_t)whole, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
+		whole = 0;
+	return place_copy(fd, offset + whole, target + whole, length - whole);
+}
