@@ -50,7 +50,7 @@ static const char run_help[] =
 	"  --keep-on-success      undo every change unless the command succeeds\n"
 	"  --allow-write GLOB     allow writing to protected paths that match (again for more)\n"
 	"  --policy FILE          further rules\n"
-	"  -v HOST:GUEST[:ro|rw]  another directory of the host, writable unless :ro\n"
+	"  -v HOST:GUEST[:ro|rw]  another directory or file of the host, writable unless :ro\n"
 	"  --image host|DIR       the root file system: this machine's (default), or one in DIR\n"
 	"\n"
 	"The command\n"

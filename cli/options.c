@@ -125,6 +125,14 @@ int next_option(int argc, char **argv, const char *command, const char *short_op
 	return -2;
 }
 
+static bool is_guest_place(const char *path)
+{
+	if (path[0] == '~')
+		return path[1] == '\0' ||
+		       (path[1] == '/' && path_is_plain_absolute(path + 1) && path[2] != '\0');
+	return path_is_plain_absolute(path) && strcmp(path, "/") != 0;
+}
+
 int parse_mount_option(const char *text, struct mount_option *ret_mount, struct problem *problem)
 {
 	const char *colon = strchr(text, ':');
@@ -144,11 +152,10 @@ int parse_mount_option(const char *text, struct mount_option *ret_mount, struct 
 	mount.host = strndup(text, (size_t)(colon - text));
 	mount.guest = mode ? strndup(colon + 1, (size_t)(mode - colon - 1)) : strdup(colon + 1);
 	mount.read_only = mode && strcmp(mode, ":ro") == 0;
-	if (!mount.host || !mount.guest || !path_is_plain_absolute(mount.guest) ||
-	    strcmp(mount.guest, "/") == 0) {
+	if (!mount.host || !mount.guest || !is_guest_place(mount.guest)) {
 		problem_set(problem, STATUS_USAGE,
-			    "-v %s: the guest's path must be absolute, without . or .. in it, and "
-			    "not /",
+			    "-v %s: the guest's path must be absolute or begin with ~/, without . "
+			    "or .. in it, and not be /",
 			    text);
 		free(mount.host);
 		free(mount.guest);

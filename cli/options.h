@@ -26,8 +26,8 @@ enum run_verbosity {
 };
 
 struct mount_option {
-	char *host;  /* as given */
-	char *guest; /* absolute */
+	char *host;  /* as given; a leading ~ is the caller's home */
+	char *guest; /* absolute, or with a leading ~ for the home in the guest */
 	bool read_only;
 };
 
@@ -74,7 +74,7 @@ int next_option(int argc, char **argv, const char *command, const char *short_op
 /* Makes getopt start anew. */
 void restart_options(void);
 
-/* "-v"'s HOST:GUEST[:ro|rw]. */
+/* "-v"'s HOST:GUEST[:ro|rw]. The caller frees both strings. */
 int parse_mount_option(const char *text, struct mount_option *ret_mount, struct problem *problem);
 
 #endif

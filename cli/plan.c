@@ -50,6 +50,7 @@ void plan_free(struct plan *plan)
 		struct plan_export *export = &plan->exports[i];
 
 		free(export->host);
+		free(export->tree);
 		free(export->guest);
 		free(export->store);
 		text_list_free(&export->hide);
@@ -61,6 +62,11 @@ void plan_free(struct plan *plan)
 	free(plan->policy);
 	text_list_free(&plan->warnings);
 	*plan = (struct plan){ 0 };
+}
+
+const char *plan_export_tree(const struct plan_export *export)
+{
+	return export->tree ? export->tree : export->host;
 }
 
 const struct plan_export *plan_workspace(const struct plan *plan)
@@ -129,7 +135,7 @@ static void hide_own_places(struct plan_export *export, const struct paths *path
 	hide_if_inside(export, paths->config);
 	hide_if_inside(export, paths->cache);
 	hide_if_inside(export, runtime);
-	if (export->profile != PLAN_PROFILE_IMAGE && !export->is_file)
+	if (export->profile != PLAN_PROFILE_IMAGE && !export->tree)
 		text_list_add(&export->hide, "/.matchlock");
 }
 
@@ -142,7 +148,7 @@ static void hide_other_stores(struct plan *plan)
 
 		if (!owner->store_inside)
 			continue;
-		place = text_printf("%s/.matchlock", owner->host);
+		place = text_printf("%s/.matchlock", plan_export_tree(owner));
 		for (size_t j = 0; j < plan->export_count; j++) {
 			if (j != i)
 				hide_if_inside(&plan->exports[j], place);
@@ -152,8 +158,8 @@ static void hide_other_stores(struct plan *plan)
 
 /* ---- trees of the host ------------------------------------------------------------------ */
 
-static int canonical_directory(const char *what, const char *given, char **ret_path,
-			       struct stat *ret_status, struct problem *problem)
+static int canonical_path(const char *what, const char *given, char **ret_path,
+			  struct stat *ret_status, struct problem *problem)
 {
 	cleanup_free char *path = realpath(given, NULL);
 
@@ -202,6 +208,12 @@ static int judge_tree(const char *what, const char *host, bool read_only, const 
 				   what, host, paths->state);
 	if (read_only)
 		return 0;
+	if (path_is_within(host, paths->config))
+		return problem_set(problem, STATUS_USAGE,
+				   "%s %s: lies in Matchlock's own configuration directory %s, "
+				   "which decides what the next session may do; it can be mounted "
+				   "with :ro only",
+				   what, host, paths->config);
 	if (strcmp(host, "/") == 0)
 		return problem_set(problem, STATUS_USAGE,
 				   "%s /: the whole host is no workspace; give the directory of a "
@@ -232,8 +244,8 @@ static void choose_store(const struct plan *plan, struct plan_export *export,
 		export->store = text_printf("%s/%s/%u", common, plan->id, export->id);
 	} else {
 		export->store_inside = true;
-		export->store =
-			text_printf("%s/.matchlock/undo/%s/%u", export->host, plan->id, export->id);
+		export->store = text_printf("%s/.matchlock/undo/%s/%u", plan_export_tree(export),
+					    plan->id, export->id);
 	}
 }
 
@@ -246,7 +258,7 @@ static int add_workspace(struct plan *plan, const struct run_options *options,
 
 	if (!options->workspace)
 		return 0;
-	if (canonical_directory("--workspace", options->workspace, &host, &status, problem) < 0)
+	if (canonical_path("--workspace", options->workspace, &host, &status, problem) < 0)
 		return -1;
 	if (!S_ISDIR(status.st_mode))
 		return problem_set(problem, STATUS_USAGE, "--workspace %s: is not a directory",
@@ -314,37 +326,70 @@ static int refuse_overlap(const struct plan *plan, const char *host, bool read_o
 	return 0;
 }
 
+/* `path` with a leading ~ replaced. */
+static char *expand_home(const char *path, const char *home)
+{
+	if (path[0] != '~' || (path[1] != '/' && path[1] != '\0'))
+		return text_copy(path);
+	return text_printf("%s%s", strcmp(home, "/") == 0 ? "" : home, path + 1);
+}
+
+static int find_mount(const struct mount_option *mount, const struct paths *paths, char **ret_host,
+		      struct stat *ret_status, struct problem *problem)
+{
+	cleanup_free char *given = expand_home(mount->host, paths->home);
+
+	if (!strchr(given, '/') && strcmp(given, ".") != 0 && strcmp(given, "..") != 0)
+		return problem_set(problem, STATUS_USAGE,
+				   "-v %s:%s: named volumes do not exist; for a file or directory "
+				   "write ./%s",
+				   given, mount->guest, given);
+	if (canonical_path("-v", given, ret_host, ret_status, problem) < 0)
+		return -1;
+	if (!S_ISDIR(ret_status->st_mode) && !S_ISREG(ret_status->st_mode))
+		return problem_set(problem, STATUS_USAGE,
+				   "-v %s: is neither a directory nor a regular file", *ret_host);
+	return 0;
+}
+
+static int judge_target(const char *host, const char *guest, struct problem *problem)
+{
+	if (!path_is_plain_absolute(guest) || strcmp(guest, "/") == 0)
+		return problem_set(problem, STATUS_USAGE, "-v %s:%s: the guest has no such place",
+				   host, guest);
+	for (size_t i = 0; i < ARRAY_LENGTH(guest_reserved); i++) {
+		if (path_is_within(guest, guest_reserved[i]))
+			return problem_set(problem, STATUS_USAGE,
+					   "-v %s:%s: %s belongs to the guest's kernel", host,
+					   guest, guest_reserved[i]);
+	}
+	return 0;
+}
+
+static char *parent_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash == path ? text_copy("/") : text_printf("%.*s", (int)(slash - path), path);
+}
+
 static int add_mount(struct plan *plan, const struct mount_option *mount, const struct paths *paths,
 		     struct problem *problem)
 {
+	cleanup_free char *guest = expand_home(mount->guest, plan->user.home);
 	cleanup_free char *host = NULL;
 	struct plan_export *export;
 	struct stat status;
 
-	if (!strchr(mount->host, '/') && strcmp(mount->host, ".") != 0 &&
-	    strcmp(mount->host, "..") != 0)
-		return problem_set(problem, STATUS_USAGE,
-				   "-v %s:%s: named volumes do not exist; for a directory write "
-				   "./%s",
-				   mount->host, mount->guest, mount->host);
-	if (canonical_directory("-v", mount->host, &host, &status, problem) < 0)
-		return -1;
-	if (!S_ISDIR(status.st_mode))
-		return problem_set(problem, STATUS_USAGE,
-				   "-v %s: is not a directory; mount the directory that holds it",
-				   host);
-	for (size_t i = 0; i < ARRAY_LENGTH(guest_reserved); i++) {
-		if (path_is_within(mount->guest, guest_reserved[i]))
-			return problem_set(problem, STATUS_USAGE,
-					   "-v %s:%s: %s belongs to the guest's kernel", host,
-					   mount->guest, guest_reserved[i]);
-	}
-	if (judge_tree("-v", host, mount->read_only, paths, problem) < 0 ||
-	    refuse_overlap(plan, host, mount->read_only, mount->guest, problem) < 0)
+	if (find_mount(mount, paths, &host, &status, problem) < 0 ||
+	    judge_target(host, guest, problem) < 0 ||
+	    judge_tree("-v", host, mount->read_only, paths, problem) < 0 ||
+	    refuse_overlap(plan, host, mount->read_only, guest, problem) < 0)
 		return -1;
 	warn_of_credentials(plan, host, paths);
-	export =
-		add_export(plan, "mount", PLAN_PROFILE_MOUNT, host, mount->guest, mount->read_only);
+	export = add_export(plan, "mount", PLAN_PROFILE_MOUNT, host, guest, mount->read_only);
+	if (!S_ISDIR(status.st_mode))
+		export->tree = parent_of(host);
 	if (!mount->read_only)
 		choose_store(plan, export, paths);
 	hide_own_places(export, paths);
@@ -361,7 +406,7 @@ static int add_image(struct plan *plan, const struct run_options *options,
 	if (!options->image || strcmp(options->image, "host") == 0) {
 		host = text_copy("/");
 	} else {
-		if (canonical_directory("--image", options->image, &host, &status, problem) < 0)
+		if (canonical_path("--image", options->image, &host, &status, problem) < 0)
 			return -1;
 		if (!S_ISDIR(status.st_mode))
 			return problem_set(problem, STATUS_USAGE,
@@ -500,7 +545,11 @@ int plan_make(const struct run_options *options, const struct paths *paths, stru
 				  : (unsigned)MAX_OF(MIN_OF(online, PLAN_CPUS_DEFAULT), 1);
 	plan.memory_mib = options->memory_mib ? options->memory_mib : PLAN_MEMORY_DEFAULT_MIB;
 	plan.hostname = text_copy(options->name ? options->name : "matchlock");
-	if (add_image(&plan, options, paths, problem) < 0 ||
+	if (add_image(&plan, options, paths, problem) < 0)
+		goto failed;
+	if (strcmp(plan.exports[0].host, "/") != 0)
+		image = plan.exports[0].host;
+	if (guest_user_find(options->user, image, paths->home, &plan.user, problem) < 0 ||
 	    add_workspace(&plan, options, paths, problem) < 0)
 		goto failed;
 	for (size_t i = 0; i < options->mount_count; i++) {
@@ -508,12 +557,8 @@ int plan_make(const struct run_options *options, const struct paths *paths, stru
 			goto failed;
 	}
 	hide_other_stores(&plan);
-	if (strcmp(plan.exports[0].host, "/") != 0)
-		image = plan.exports[0].host;
 	qsort(plan.exports, plan.export_count, sizeof(plan.exports[0]), by_depth);
 	choose_time_zone(&plan, options);
-	if (guest_user_find(options->user, image, paths->home, &plan.user, problem) < 0)
-		goto failed;
 	judge_home(&plan);
 	if (choose_cwd(&plan, options, problem) < 0 || choose_policy(&plan, options, problem) < 0 ||
 	    judge_wishes(&plan, options, problem) < 0 ||

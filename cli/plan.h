@@ -31,15 +31,15 @@ enum plan_profile {
 	PLAN_PROFILE_IMAGE,
 };
 
-/* A tree of the host that the guest sees. */
+/* A tree or a single file of the host that the guest sees. */
 struct plan_export {
 	unsigned id;
 	const char *name; /* "image", "workspace", "mount" */
 	enum plan_profile profile;
 	char *host;  /* canonical */
+	char *tree;  /* the directory that holds it when it is a file; else NULL */
 	char *guest; /* absolute */
 	bool read_only;
-	bool is_file;
 	char *store;	       /* undo store; NULL when read-only */
 	bool store_inside;     /* the store is in HOST/.matchlock */
 	struct text_list hide; /* globs, anchored at the export's root */
@@ -67,6 +67,9 @@ struct plan {
 int plan_make(const struct run_options *options, const struct paths *paths, struct plan *ret_plan,
 	      struct problem *problem);
 void plan_free(struct plan *plan);
+
+/* Where the server begins its paths, and where an undo store inside would be. */
+const char *plan_export_tree(const struct plan_export *export);
 
 /* NULL without one. */
 const struct plan_export *plan_workspace(const struct plan *plan);

@@ -32,7 +32,8 @@ static void print_export(FILE *out, const struct plan_export *export)
 	fprintf(out, "%-12s%s", export->name, host);
 	if (strcmp(host, guest) != 0)
 		fprintf(out, " at %s", guest);
-	fprintf(out, ", %s\n", export->read_only ? "read-only" : "read-write");
+	fprintf(out, ", %s%s\n", export->tree ? "this file alone, " : "",
+		export->read_only ? "read-only" : "read-write");
 	if (export->store) {
 		cleanup_free char *store = quote_word(export->store);
 
@@ -112,12 +113,13 @@ json_t *plan_json(const struct plan *plan, const struct run_options *options)
 	for (size_t i = 0; i < plan->export_count; i++) {
 		const struct plan_export *export = &plan->exports[i];
 
-		json_array_append_new(mounts, json_pack("{s:s, s:o, s:o, s:b, s:o, s:o}", "kind",
-							export->name, "host", shown(export->host),
-							"guest", shown(export->guest), "read_only",
-							export->read_only ? 1 : 0, "undo_store",
-							shown(export->store), "hidden",
-							shown_list(&export->hide)));
+		json_array_append_new(
+			mounts,
+			json_pack("{s:s, s:o, s:o, s:b, s:b, s:o, s:o}", "kind", export->name,
+				  "host", shown(export->host), "guest", shown(export->guest),
+				  "read_only", export->read_only ? 1 : 0, "file",
+				  export->tree ? 1 : 0, "undo_store", shown(export->store),
+				  "hidden", shown_list(&export->hide)));
 	}
 	return json_pack(
 		"{s:o, s:o, s:{s:s, s:I, s:I, s:s, s:b}, s:s, s:i, s:i, s:o, s:o, s:o, s:s, s:I, "
@@ -149,13 +151,15 @@ static json_t *export_json(const struct plan_export *export, const struct run_op
 {
 	bool image = export->profile == PLAN_PROFILE_IMAGE;
 	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:b, s:b, s:b, s:o}", "id", (int)export->id,
-				 "name", export->name, "path", export->host, "profile",
+				 "name", export->name, "path", plan_export_tree(export), "profile",
 				 profile_names[export->profile], "read_only",
 				 export->read_only ? 1 : 0, "immutable", image ? 1 : 0,
 				 "cross_mounts", image ? 1 : 0, "hide", strict_list(&export->hide));
 
 	if (!json)
 		return NULL;
+	if (export->tree)
+		json_object_set_new(json, "file", json_string(strrchr(export->host, '/') + 1));
 	if (export->store)
 		json_object_set_new(json, "undo_store", json_string(export->store));
 	if (policy_copy && !image) {

@@ -117,7 +117,7 @@ static int make_store_inside(const struct plan_export *export, const char *id)
 {
 	cleanup_free char *number = text_printf("%u", export->id);
 	const char *components[] = { ".matchlock", "undo", id, number };
-	cleanup_fd int root_fd = open(export->host, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_fd int root_fd = open(plan_export_tree(export), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct timespec times[2];
 	struct stat status;
 	int error = 0;
@@ -152,7 +152,7 @@ static int make_store(const struct plan_export *export, const char *id, struct p
 		return problem_set(problem, STATUS_SANDBOX,
 				   "%s/.matchlock must be a directory of your own with mode 0700, "
 				   "no symbolic link: remove it (the undo store is kept there)",
-				   export->host);
+				   plan_export_tree(export));
 	if (error < 0)
 		return problem_set(problem, STATUS_SANDBOX, "cannot make the undo store %s: %s",
 				   export->store, strerror(-error));

@@ -253,7 +253,8 @@ static void add_mount(struct agent_config *config, const struct plan_export *exp
 	config->mounts[config->mount_count++] = (struct agent_mount){
 		.kind = export->profile == PLAN_PROFILE_IMAGE ? AGENT_MOUNT_IMAGE
 							      : AGENT_MOUNT_EXPORT,
-		.flags = export->read_only ? AGENT_MOUNT_READ_ONLY : 0,
+		.flags = (export->read_only ? AGENT_MOUNT_READ_ONLY : 0) |
+			 (export->tree ? AGENT_MOUNT_FILE : 0),
 		.export_id = export->id,
 		.target = export->guest,
 		.options = "",

@@ -34,7 +34,7 @@ _matchlock_run() {
 		;;
 	-v | --volume)
 		compopt -o filenames -o nospace 2>/dev/null
-		mapfile -t COMPREPLY < <(compgen -d -- "$current")
+		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
 		;;
 	--cpus | --memory | --timeout | --name | --allow-write) return ;;

@@ -155,6 +155,15 @@ int aliases_judge(struct export *export, const struct statx *stat,
 	struct alias *alias = find(aliases, &key);
 	int error;
 
+	/* Beside a single file nothing is looked at. */
+	if (export->config->file) {
+		*ret_verdict = (struct policy_verdict){
+			.rule = "identity: hard link outside the export",
+			.reason = "The file has another name, where a change would show too; mount "
+				  "the directory that holds both.",
+		};
+		return 0;
+	}
 	if ((!alias || alias->names < stat->stx_nlink) && may_rescan(aliases)) {
 		error = scan(export);
 		if (error)

@@ -136,13 +136,64 @@ static void take_profile(struct reader *reader, json_t *object, const char *wher
 	fail(reader, where, "profile", "must be workspace, mount or image");
 }
 
+/* One component, so that it cannot lead out of the directory. */
+static const char *take_name(struct reader *reader, json_t *object, const char *where,
+			     const char *key)
+{
+	const char *name = take_text(reader, object, where, key, false);
+
+	if (name && (strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0))
+		fail(reader, where, key, "must be the name of a file in `path`");
+	return name;
+}
+
+static void take_rule(struct reader *reader, json_t *object, const char *where,
+		      struct policy_extra_rule *rule)
+{
+	static const char *const known[] = { "list", "pattern", "where" };
+
+	if (!json_is_object(object)) {
+		fail(reader, where, "rules", "must be a list of objects");
+		return;
+	}
+	check_keys(reader, object, where, known, ARRAY_LENGTH(known));
+	rule->list = take_text(reader, object, where, "list", true);
+	rule->pattern = take_text(reader, object, where, "pattern", true);
+	rule->where = take_text(reader, object, where, "where", true);
+	if (rule->list && strcmp(rule->list, "deny") != 0 && strcmp(rule->list, "hide") != 0 &&
+	    strcmp(rule->list, "readonly") != 0)
+		fail(reader, where, "rules.list", "must be deny, hide or readonly");
+}
+
+static void take_rules(struct reader *reader, json_t *object, const char *where,
+		       struct config_export *export)
+{
+	json_t *list = json_object_get(object, "rules");
+
+	if (!list)
+		return;
+	if (!json_is_array(list) || json_array_size(list) > POLICY_RULES_MAX) {
+		fail(reader, where, "rules", "must be a list of at most 4096 rules");
+		return;
+	}
+	export->rules = calloc(json_array_size(list) + 1, sizeof(*export->rules));
+	if (!export->rules) {
+		fail(reader, where, "rules", "no memory");
+		return;
+	}
+	for (size_t i = 0; i < json_array_size(list); i++)
+		take_rule(reader, json_array_get(list, i), where,
+			  &export->rules[export->rule_count++]);
+}
+
 static void take_export(struct reader *reader, json_t *object, const char *where,
 			struct config_export *export)
 {
 	static const char *const known[] = { "id",	     "name",	   "path",
 					     "profile",	     "read_only",  "immutable",
 					     "cross_mounts", "undo_store", "policy",
-					     "policy_name",  "allow",	   "hide" };
+					     "policy_name",  "allow",	   "hide",
+					     "file",	     "rules" };
 
 	if (!json_is_object(object)) {
 		fail(reader, where, "", "must be an object");
@@ -165,6 +216,10 @@ static void take_export(struct reader *reader, json_t *object, const char *where
 		export->policy_name = export->policy;
 	take_strings(reader, object, where, "allow", &export->allow);
 	take_strings(reader, object, where, "hide", &export->hide);
+	export->file = take_name(reader, object, where, "file");
+	take_rules(reader, object, where, export);
+	if (export->file && (export->immutable || export->cross_mounts))
+		fail(reader, where, "file", "a single file is neither immutable nor has it mounts");
 	if (export->immutable && !export->read_only)
 		fail(reader, where, "immutable", "only a read_only export can be immutable");
 	if (export->read_only && export->undo_store)
@@ -303,6 +358,7 @@ void config_free(struct config *config)
 	for (size_t i = 0; i < config->export_count; i++) {
 		free(config->exports[i].allow.items);
 		free(config->exports[i].hide.items);
+		free(config->exports[i].rules);
 	}
 	free(config->exports);
 	free(config->groups);

@@ -6,10 +6,15 @@
  *	 "exports": [{"id": 1, "name": "workspace", "path": "/abs", "profile": "workspace",
  *	              "read_only": false, "immutable": false, "cross_mounts": false,
  *	              "undo_store": "/abs", "policy": "/abs", "policy_name": "...",
- *	              "allow": ["glob"], "hide": ["glob"]}],
+ *	              "allow": ["glob"], "hide": ["glob"], "file": "name",
+ *	              "rules": [{"list": "deny", "pattern": "glob", "where": "file:line"}]}],
  *	 "quotas": {"nodes": N, "handles": N, "store_bytes": N}}
  *
  * session, uid, gid, exports and in an export id, name, path and profile must be there.
+ *
+ * With `file` the export is that one regular file, which lies directly in `path`: the guest gets
+ * no directory at all. `rules` are further rules of the lists deny, hide and readonly, beside
+ * those of the policy file.
  */
 #ifndef FSSERVER_CONFIG_H
 #define FSSERVER_CONFIG_H
@@ -36,6 +41,7 @@ struct config_export {
 	uint32_t id;
 	const char *name;
 	const char *path;
+	const char *file; /* NULL: the whole tree */
 	enum policy_profile profile;
 	bool read_only;
 	bool immutable;
@@ -45,6 +51,8 @@ struct config_export {
 	const char *policy_name;
 	struct config_strings allow;
 	struct config_strings hide;
+	struct policy_extra_rule *rules;
+	size_t rule_count;
 };
 
 struct config {

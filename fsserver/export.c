@@ -143,7 +143,7 @@ static int use(struct export *export, struct node *node, unsigned depth)
 	int error;
 
 	if (node->fd < 0) {
-		error = host_open_below(&export->scope, export->root_fd, node->place.cold.path,
+		error = host_open_below(&export->scope, export->base_fd, node->place.cold.path,
 					&fd);
 		if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
 			return error;
@@ -195,35 +195,75 @@ static int describe(char error[static EXPORT_ERROR_MAX], const struct config_exp
 	return result;
 }
 
-static int open_root(struct export *export, char error[static EXPORT_ERROR_MAX])
+/* The directory in which paths begin. */
+static int open_base(struct export *export, char error[static EXPORT_ERROR_MAX])
 {
 	const char *path = export->config->path;
-	struct statx stat;
-	struct node_key key;
 	ssize_t length;
-	int node_fd;
-	int result = host_scope_init(&export->scope, export->config->cross_mounts);
 
-	if (result)
-		return describe(error, export->config, "cannot open", "/proc/self/fd", result);
-	export->root_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (export->root_fd < 0)
+	export->base_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (export->base_fd < 0)
 		return describe(error, export->config, "cannot open", path, -errno);
-	length = host_path_of(&export->scope, export->root_fd, export->root_path, PATH_MAX);
+	length = host_path_of(&export->scope, export->base_fd, export->root_path, PATH_MAX);
 	if (length < 0)
 		return describe(error, export->config, "cannot tell the place of", path,
 				(int)length);
 	export->root_length = length == 1 ? 0 : (size_t)length;
-	result = host_stat(export->root_fd, &stat);
+	return 0;
+}
+
+static int open_root(struct export *export, char error[static EXPORT_ERROR_MAX])
+{
+	const struct config_export *config = export->config;
+	const char *what = config->file ? config->file : config->path;
+	struct statx stat;
+	struct node_key key;
+	int node_fd;
+	int result = host_scope_init(&export->scope, config->cross_mounts);
+
 	if (result)
-		return describe(error, export->config, "cannot stat", path, result);
+		return describe(error, config, "cannot open", "/proc/self/fd", result);
+	result = open_base(export, error);
+	if (result)
+		return result;
+	if (config->file) {
+		result = host_open_child(&export->scope, export->base_fd, config->file,
+					 &export->root_fd);
+	} else {
+		export->root_fd = fcntl(export->base_fd, F_DUPFD_CLOEXEC, 3);
+		result = export->root_fd < 0 ? -errno : 0;
+	}
+	if (result)
+		return describe(error, config, "cannot open", what, result);
+	result = host_stat(export->root_fd, &stat);
+	if (!result && config->file && !S_ISREG(stat.stx_mode))
+		result = -ENXIO;
+	if (result)
+		return describe(error, config, "cannot serve", what, result);
 	export->root_device = host_stat_device(&stat);
 	key = node_key_of(&stat);
 	node_fd = fcntl(export->root_fd, F_DUPFD_CLOEXEC, 3);
 	if (node_fd < 0)
-		return describe(error, export->config, "cannot keep", path, -errno);
-	result = node_table_add(export->nodes, &key, S_IFDIR, node_fd, &export->root);
-	return result ? describe(error, export->config, "cannot keep", path, result) : 0;
+		return describe(error, config, "cannot keep", what, -errno);
+	result =
+		node_table_add(export->nodes, &key, stat.stx_mode & S_IFMT, node_fd, &export->root);
+	return result ? describe(error, config, "cannot keep", what, result) : 0;
+}
+
+/* In a tree, looking a name up asks the policy. A single file is not looked up. */
+static int judge_file(const struct export *export, char error[static EXPORT_ERROR_MAX])
+{
+	const struct config_export *config = export->config;
+	struct policy_verdict verdict = { 0 };
+
+	if (!config->file)
+		return 0;
+	policy_judge(export->policy, POLICY_READ, config->file, S_IFREG, &verdict);
+	if (verdict.allowed)
+		return 0;
+	snprintf(error, EXPORT_ERROR_MAX, "export %s: %s/%s: %s: %s", config->name, config->path,
+		 config->file, verdict.rule, verdict.reason);
+	return -EACCES;
 }
 
 static int load_policy(struct export *export, char error[static EXPORT_ERROR_MAX])
@@ -238,13 +278,22 @@ static int load_policy(struct export *export, char error[static EXPORT_ERROR_MAX
 		.extra_allow_count = config->allow.count,
 		.extra_hide = config->hide.items,
 		.extra_hide_count = config->hide.count,
+		.extra_rules = config->rules,
+		.extra_rule_count = config->rule_count,
 		.read_only = config->read_only,
 		.export_path = export->root_length ? export->root_path : "/",
 		.homes = all->homes.items,
 		.home_count = all->homes.count,
 	};
+	char place[PATH_MAX + NAME_MAX + 2];
 	int result;
 
+	if (config->file) {
+		/* What is asked for by its own name is not hidden by the rules about homes. */
+		snprintf(place, sizeof(place), "%.*s/%.255s", (int)export->root_length,
+			 export->root_path, config->file);
+		options.export_path = place;
+	}
 	if (config->policy) {
 		fd = open(config->policy, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 		if (fd < 0)
@@ -253,6 +302,9 @@ static int load_policy(struct export *export, char error[static EXPORT_ERROR_MAX
 	}
 	options.policy_fd = fd;
 	result = policy_load(&options, &export->policy, error, EXPORT_ERROR_MAX);
+	if (result)
+		return result;
+	result = judge_file(export, error);
 	if (result)
 		return result;
 	export->may_hide = policy_may_hide_below(export->policy, "");
@@ -305,7 +357,7 @@ static int open_undo(struct export *export, char error[static EXPORT_ERROR_MAX])
 		return describe(error, export->config, "cannot open the undo store", path, -errno);
 	result = hide_store(export);
 	if (!result)
-		result = undo_open(export->store_fd, export->root_fd, &options, &export->undo);
+		result = undo_open(export->store_fd, export->base_fd, &options, &export->undo);
 	return result ? describe(error, export->config, "cannot use the undo store", path, result)
 		      : 0;
 }
@@ -326,6 +378,7 @@ int export_open(struct server *server, const struct config_export *config,
 	export->server = server;
 	export->config = config;
 	export->root_fd = -1;
+	export->base_fd = -1;
 	export->store_fd = -1;
 	export->scope.proc_fd = -1;
 	handle_table_init(&export->handles, &server->handles);
@@ -362,6 +415,8 @@ int export_close(struct export *export)
 		close(export->store_fd);
 	if (export->root_fd >= 0)
 		close(export->root_fd);
+	if (export->base_fd >= 0)
+		close(export->base_fd);
 	host_scope_close(&export->scope);
 	free(export);
 	return result;
@@ -386,7 +441,7 @@ static bool really_deleted(struct export *export, int fd, const char *path)
 	struct stat here;
 	struct stat there;
 
-	if (host_open_below(&export->scope, export->root_fd, path, &found))
+	if (host_open_below(&export->scope, export->base_fd, path, &found))
 		return true;
 	return fstat(fd, &here) < 0 || fstat(found, &there) < 0 || here.st_ino != there.st_ino ||
 	       here.st_dev != there.st_dev;
@@ -411,7 +466,7 @@ int export_path_of(struct export *export, int fd, uint32_t links, char path[stat
 	if (!relative) {
 		/* The host may have renamed the root itself, or a directory above it. */
 		ssize_t root =
-			host_path_of(&export->scope, export->root_fd, export->root_path, PATH_MAX);
+			host_path_of(&export->scope, export->base_fd, export->root_path, PATH_MAX);
 
 		if (root < 0)
 			return (int)root;

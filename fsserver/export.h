@@ -1,7 +1,7 @@
 /*
- * One exported tree: its root, the nodes and handles that the guest has of it, its policy and its
- * undo log. The body is open to the operations, which work on it; everything is used by the one
- * thread of the server.
+ * One exported tree, or one file of it: its root, the nodes and handles that the guest has of it,
+ * its policy and its undo log. The body is open to the operations, which work on it; everything is
+ * used by the one thread of the server.
  */
 #ifndef FSSERVER_EXPORT_H
 #define FSSERVER_EXPORT_H
@@ -38,9 +38,10 @@ struct export
 	struct server *server;
 	const struct config_export *config;
 	struct host_scope scope;
-	int root_fd; /* O_PATH */
-	char root_path[PATH_MAX];
-	size_t root_length; /* 0 when the root is "/" */
+	int root_fd; /* O_PATH: the tree's root, or with config->file that file */
+	int base_fd; /* O_PATH: the directory in which paths begin; root_fd's, or the file's */
+	char root_path[PATH_MAX]; /* of base_fd */
+	size_t root_length;	  /* 0 when the root is "/" */
 	uint64_t root_device;
 
 	struct policy *policy;
@@ -55,6 +56,8 @@ struct export
 	struct undo *undo;
 
 	struct node_table *nodes;
+	/* Of root_fd. When that is a file there is no directory among the nodes, and nothing that
+	 * takes a name finds one to look in. */
 	struct node *root;
 	struct handle_table handles;
 	struct aliases *aliases;

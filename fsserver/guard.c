@@ -160,7 +160,7 @@ static bool found_bare_repository(struct export *export, const struct node *pare
 	length = parent_name > parent_path ? (size_t)(parent_name - parent_path) - 1 : 0;
 	memcpy(above, parent_path, length);
 	above[length] = '\0';
-	if (host_open_below(&export->scope, export->root_fd, above, &fd) || !shaped_like_git(fd))
+	if (host_open_below(&export->scope, export->base_fd, above, &fd) || !shaped_like_git(fd))
 		return false;
 	policy_bare_repository_found(export->policy, above);
 	export->policy_generation++;
@@ -250,7 +250,7 @@ static bool object_in_bare_repository(struct export *export, const char *path)
 	if (!matters_to_git(name, &below) && !strstr(parent_path, "hooks") &&
 	    !strstr(parent_path, "info"))
 		return false;
-	if (host_open_below(&export->scope, export->root_fd, parent_path, &fd))
+	if (host_open_below(&export->scope, export->base_fd, parent_path, &fd))
 		return false;
 	parent = (struct node){ .fd = fd };
 	return found_bare_repository(export, &parent, name, parent_path);

@@ -57,6 +57,13 @@ struct policy_verdict {
 	const char *reason;
 };
 
+/* A rule that is neither of the policy file nor of the command line. */
+struct policy_extra_rule {
+	const char *list; /* "deny", "hide" or "readonly": none that opens anything */
+	const char *pattern;
+	const char *where; /* "file:line", for the label */
+};
+
 /* Loads the policy of one export. `policy_fd` >= 0 is an open policy file named `policy_name`
  * for messages; -1 for none. `extra_allow` are globs given on the command line. On a malformed
  * file: -EINVAL and a message "file:line: key: what, and what to write instead" in `error`.
@@ -69,6 +76,8 @@ struct policy_options {
 	size_t extra_allow_count;
 	const char *const *extra_hide; /* globs, anchored like rules of a policy file */
 	size_t extra_hide_count;
+	const struct policy_extra_rule *extra_rules;
+	size_t extra_rule_count;
 	bool read_only;
 	/* Where the export stands on the host, absolute; homes below it are found by comparing. */
 	const char *export_path;

@@ -339,6 +339,40 @@ static int add_extra(struct loader *loader, enum policy_file_list list, const ch
 	return 0;
 }
 
+/* Rules that a project asks for. Their lists can only take away. */
+static int add_extra_rules(struct loader *loader)
+{
+	const struct policy_options *options = loader->options;
+	int error = 0;
+
+	if (options->extra_rule_count > POLICY_RULES_MAX)
+		return -EINVAL;
+	for (size_t i = 0; error == 0 && i < options->extra_rule_count; i++) {
+		const struct policy_extra_rule *rule = &options->extra_rules[i];
+		size_t list = POLICY_FILE_LISTS;
+
+		for (size_t j = 0; j < POLICY_FILE_LISTS; j++)
+			if (j != POLICY_FILE_ALLOW &&
+			    strcmp(rule->list, policy_file_list_name((enum policy_file_list)j)) ==
+				    0)
+				list = j;
+		if (list == POLICY_FILE_LISTS || strlen(rule->pattern) > POLICY_PATTERN_MAX) {
+			snprintf(loader->error, loader->error_capacity,
+				 "%s: no rule of deny, hide or readonly, or one of more than %u "
+				 "bytes",
+				 rule->where, POLICY_PATTERN_MAX);
+			return -EINVAL;
+		}
+		error = hash_text(loader, rule->list);
+		if (error == 0)
+			error = hash_text(loader, rule->pattern);
+		if (error == 0)
+			error = add_user_rule(loader, (enum policy_file_list)list, rule->pattern,
+					      rule->where, 0);
+	}
+	return error;
+}
+
 /* ---- the whole ---------------------------------------------------------------------------------
  */
 
@@ -375,7 +409,19 @@ static int set_name(struct loader *loader, const struct policy_file *file)
 		name = file->name;
 	else if (loader->options->policy_fd >= 0)
 		name = loader->file_name;
-	loader->policy->name = strdup(name);
+	if (loader->options->extra_rule_count == 0) {
+		loader->policy->name = strdup(name);
+	} else {
+		/* Where the first of them stands, less the line: the project's file. */
+		const char *where = loader->options->extra_rules[0].where;
+		size_t length = strlen(where);
+		const char *colon = strrchr(where, ':');
+
+		if (colon != NULL && colon[1 + strspn(colon + 1, "0123456789")] == '\0')
+			length = (size_t)(colon - where);
+		if (asprintf(&loader->policy->name, "%s + %.*s", name, (int)length, where) < 0)
+			loader->policy->name = NULL;
+	}
 	return loader->policy->name != NULL ? 0 : -ENOMEM;
 }
 
@@ -386,6 +432,8 @@ static int add_all(struct loader *loader, const struct policy_file *file)
 
 	/* The user's rules first: of two that cover a path, the first is the one named. */
 	error = add_file_rules(loader, file);
+	if (error == 0)
+		error = add_extra_rules(loader);
 	if (error == 0)
 		error = add_extra(loader, POLICY_FILE_ALLOW, options->extra_allow,
 				  options->extra_allow_count);

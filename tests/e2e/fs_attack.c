@@ -244,6 +244,7 @@ int main(int argc, char **argv)
 		{ "crossings", attack_crossings },
 		{ "denied paths", attack_denied_paths },
 		{ "undo", attack_undo },
+		{ "single file", attack_single_file },
 	};
 	struct attack attack = { 0 };
 

@@ -24,6 +24,17 @@ static void make(const char *name)
 	free(path);
 }
 
+static void put(const char *name, const char *text)
+{
+	char *path = text_printf("%s/%s", scratch, name);
+	FILE *file = fopen(path, "w");
+
+	ck_assert_ptr_nonnull(file);
+	fputs(text, file);
+	fclose(file);
+	free(path);
+}
+
 static void set_up(void)
 {
 	struct problem problem;
@@ -33,7 +44,12 @@ static void set_up(void)
 	make("project/.git/hooks");
 	make(".ssh");
 	make("data/inner");
-	make(".local/state");
+	make(".local/state/matchlock");
+	make(".config/matchlock");
+	put("project/.git/config", "");
+	put("data/file", "");
+	put(".local/state/matchlock/x", "");
+	put(".netrc", "");
 	setenv("HOME", scratch, 1);
 	unsetenv("XDG_STATE_HOME");
 	unsetenv("XDG_CACHE_HOME");
@@ -99,7 +115,8 @@ static const struct {
 	{ "--workspace @/missing", "No such file" },
 	{ "--workspace @/project/.git/hooks", ".git" },
 	{ "--workspace @/project/.git", ".git" },
-	{ "--workspace @/.local/state/matchlock", "No such file" },
+	{ "--workspace @/.local/state/matchlock", "state directory" },
+	{ "--workspace @/.config/matchlock", "configuration" },
 	{ "--workspace @/.local", "state directory" },
 	{ "--workspace /proc/self", "kernel" },
 	{ "--workspace /dev", "kernel" },
@@ -111,7 +128,13 @@ static const struct {
 	{ "-v @/data:/y:ro -v @/project:/y:ro", "already mounted" },
 	{ "-v volume:/y", "named volumes" },
 	{ "-v @/data:/proc/x", "guest's kernel" },
-	{ "-v /etc/passwd:/y", "not a directory" },
+	{ "-v /dev/null:/y", "neither a directory" },
+	{ "-v @/.config/matchlock:/y", "configuration" },
+	{ "-v @/data/inner/f:/y", "No such file" },
+	{ "-v @/project/.git/config:/y", ".git" },
+	{ "-v @/.local/state/matchlock/x:/y:ro", "state directory" },
+	{ "-v @/data:/y -v @/data/file:/z", "overlaps" },
+	{ "-v @/data/file:/dev/x", "guest's kernel" },
 	{ "-u no-such-user-here", "no user" },
 	{ "-u :x", "USER:GROUP" },
 	{ "--policy @/missing.yaml", "No such file" },
@@ -158,6 +181,48 @@ START_TEST(usual_plan)
 	run_options_free(&options);
 	free(store);
 	free(workspace);
+}
+END_TEST
+
+START_TEST(single_file)
+{
+	char *host = text_printf("%s/.netrc", scratch);
+	char *guest;
+	struct run_options options;
+	struct problem problem;
+	struct plan plan;
+	json_t *json;
+	json_t *mount;
+
+	ck_assert_int_eq(make_plan("--workspace @/project -v ~/.netrc:~/.netrc:ro -v "
+				   "@/data/file:/etc/tool.conf",
+				   &options, &plan, &problem),
+			 0);
+	ck_assert_uint_eq(plan.export_count, 4);
+	ck_assert_str_eq(plan.exports[1].guest, "/etc/tool.conf");
+	ck_assert_ptr_nonnull(plan.exports[1].store);
+	guest = text_printf("%s/.netrc", plan.user.home);
+	for (size_t i = 0; i < plan.export_count; i++) {
+		const struct plan_export *export = &plan.exports[i];
+
+		if (strcmp(export->host, host) != 0)
+			continue;
+		ck_assert_str_eq(export->guest, guest);
+		ck_assert_str_eq(export->tree, scratch);
+		ck_assert(export->read_only);
+		ck_assert_uint_eq(export->hide.count, 0);
+	}
+	/* The home stays empty but for that file. */
+	ck_assert(plan.home_is_empty);
+	ck_assert_uint_eq(plan.warnings.count, 1);
+	json = plan_exports_json(&plan, &options, &paths, NULL);
+	mount = json_array_get(json_object_get(json, "exports"), 1);
+	ck_assert_str_eq(json_string_value(json_object_get(mount, "file")), "file");
+	json_decref(json);
+	plan_free(&plan);
+	run_options_free(&options);
+	free(host);
+	free(guest);
 }
 END_TEST
 
@@ -319,6 +384,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_loop_test(tests, refusals, 0, ARRAY_LENGTH(refused));
 	tcase_add_test(tests, usual_plan);
+	tcase_add_test(tests, single_file);
 	tcase_add_test(tests, home_as_workspace);
 	tcase_add_test(tests, credentials_are_warned_about);
 	tcase_add_test(tests, hidden_names_are_exact);

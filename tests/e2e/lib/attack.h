@@ -52,5 +52,6 @@ void attack_special_files(struct attack *attack);
 void attack_crossings(struct attack *attack);
 void attack_denied_paths(struct attack *attack);
 void attack_undo(struct attack *attack);
+void attack_single_file(struct attack *attack);
 
 #endif
