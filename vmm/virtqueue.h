@@ -24,6 +24,11 @@
 #define VIRTQUEUE_SIZE_MAX 1024
 #define VIRTQUEUE_CHAIN_MAX 32
 
+/* Feature bits of any device: VIRTIO_F_INDIRECT_DESC, _EVENT_IDX, _VERSION_1 (virtio 1.2, 6). */
+#define VIRTIO_FEATURE_INDIRECT_DESC (UINT64_C(1) << 28)
+#define VIRTIO_FEATURE_EVENT_INDEX (UINT64_C(1) << 29)
+#define VIRTIO_FEATURE_VERSION_1 (UINT64_C(1) << 32)
+
 struct virtqueue_descriptor; /* the three rings: layouts in virtqueue.c */
 struct virtqueue_available;
 struct virtqueue_used;
