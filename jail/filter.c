@@ -1,10 +1,18 @@
 #include "jail/filter.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/io.h"
 #include "jail/calls.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <seccomp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* Highest call number that can be counted; x86-64 has fewer than 500. */
 #define CALL_NUMBER_MAX 1023
@@ -108,6 +116,19 @@ static int set_attributes(scmp_filter_ctx context)
 	return error;
 }
 
+static int build(struct filter *filter, const struct jail_syscall_set *const *sets, size_t count)
+{
+	int error = set_attributes(filter->context);
+
+	for (size_t i = 0; !error && i < count; i++)
+		error = add_set(filter, sets[i]);
+#if JAIL_SANITIZER
+	if (!error)
+		error = add_set(filter, &jail_calls_sanitizer);
+#endif
+	return error;
+}
+
 int filter_enter(const struct jail_spec *spec, unsigned *ret_calls)
 {
 	struct filter filter __attribute__((
@@ -116,17 +137,89 @@ int filter_enter(const struct jail_spec *spec, unsigned *ret_calls)
 
 	if (!filter.context)
 		return -ENOMEM;
-	error = set_attributes(filter.context);
-	for (size_t i = 0; !error && i < spec->syscall_set_count; i++)
-		error = add_set(&filter, spec->syscall_sets[i]);
-#if JAIL_SANITIZER
-	if (!error)
-		error = add_set(&filter, &jail_calls_sanitizer);
-#endif
+	error = build(&filter, spec->syscall_sets, spec->syscall_set_count);
 	if (!error)
 		error = seccomp_load(filter.context);
 	if (error)
 		return error;
 	*ret_calls = filter.calls;
 	return 0;
+}
+
+/* ---- threads ------------------------------------------------------------------------------- */
+
+struct jail_thread_filter {
+	struct sock_fprog program;
+};
+
+static const struct jail_syscall thread_filter_calls[] = {
+	JAIL_CALL_IF(SYS_seccomp, JAIL_ARGUMENT_EQUAL32(0, SECCOMP_SET_MODE_FILTER)),
+};
+const struct jail_syscall_set jail_calls_thread_filter = JAIL_SET(thread_filter_calls);
+
+/* The program that libseccomp compiled; it writes to descriptors alone. */
+static int export_program(scmp_filter_ctx context, struct sock_fprog *ret_program)
+{
+	cleanup_fd int file = memfd_create("filter", MFD_CLOEXEC);
+	cleanup_free struct sock_filter *instructions = NULL;
+	struct stat status;
+	ssize_t count;
+	int error;
+
+	if (file < 0)
+		return -errno;
+	error = seccomp_export_bpf(context, file);
+	if (error)
+		return error;
+	if (fstat(file, &status) < 0 || lseek(file, 0, SEEK_SET) < 0)
+		return -errno;
+	if (status.st_size <= 0 || status.st_size > BPF_MAXINSNS * (off_t)sizeof(*instructions))
+		return -E2BIG;
+	instructions = malloc((size_t)status.st_size);
+	if (!instructions)
+		return -ENOMEM;
+	count = read_full(file, instructions, (size_t)status.st_size);
+	if (count != status.st_size)
+		return count < 0 ? (int)count : -EIO;
+	ret_program->len = (unsigned short)((size_t)count / sizeof(*instructions));
+	ret_program->filter = steal_pointer(&instructions);
+	return 0;
+}
+
+int jail_thread_filter_new(const struct jail_syscall_set *const *sets, size_t count,
+			   struct jail_thread_filter **ret_filter)
+{
+	struct filter filter __attribute__((
+		cleanup(filter_release))) = { .context = seccomp_init(SCMP_ACT_KILL_PROCESS) };
+	struct jail_thread_filter *thread_filter;
+	int error;
+
+	if (!filter.context)
+		return -ENOMEM;
+	error = build(&filter, sets, count);
+	if (error)
+		return error;
+	thread_filter = calloc(1, sizeof(*thread_filter));
+	if (!thread_filter)
+		return -ENOMEM;
+	error = export_program(filter.context, &thread_filter->program);
+	if (error) {
+		free(thread_filter);
+		return error;
+	}
+	*ret_filter = thread_filter;
+	return 0;
+}
+
+void jail_thread_filter_free(struct jail_thread_filter *filter)
+{
+	if (!filter)
+		return;
+	free(filter->program.filter);
+	free(filter);
+}
+
+int jail_thread_filter_enter(const struct jail_thread_filter *filter)
+{
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter->program) < 0 ? -errno : 0;
 }

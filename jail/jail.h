@@ -270,6 +270,26 @@ int jail_enter(const struct jail_spec *spec, struct jail_report *report);
  * the length without the NUL. */
 size_t jail_report_text(const struct jail_report *report, char *text, size_t size);
 
+/* ---- threads ------------------------------------------------------------------------------- */
+
+/* A second filter, which a thread adds to the process's for itself alone: a call must then pass
+ * both. It is compiled where memory and descriptors are still to be had, and entered without any.
+ */
+struct jail_thread_filter;
+
+/* What jail_thread_filter_enter() needs of the process's filter; the thread's own need not have it.
+ */
+extern const struct jail_syscall_set jail_calls_thread_filter;
+
+/* Compiles; before jail_enter(). Returns 0 with a filter for jail_thread_filter_free(), -EINVAL for
+ * an entry with a bad condition, or another negative errno. */
+int jail_thread_filter_new(const struct jail_syscall_set *const *sets, size_t count,
+			   struct jail_thread_filter **ret_filter);
+void jail_thread_filter_free(struct jail_thread_filter *filter);
+/* Locks the calling thread for good; after jail_enter() (which sets no-new-privs). Returns 0 or a
+ * negative errno. */
+int jail_thread_filter_enter(const struct jail_thread_filter *filter);
+
 /* ---- separate helpers ---------------------------------------------------------------------- */
 
 /* SIGKILL for the caller when its parent thread ends. Returns -ESRCH when the parent is no
