@@ -6,6 +6,8 @@
 #   guest-kernel.sh --initrd FILE.cpio  the same, and print the path of an initrd: FILE.cpio with
 #                                       the kernel's modules appended
 #   guest-kernel.sh --update            fetch the newest, even if some version is cached
+#   guest-kernel.sh --modules 'A B' ... any of these, with those modules instead of the guest's,
+#                                       in a cache of their own, .../matchlock/kernel-HASH
 #
 # The kernel is Debian's linux-image-cloud-amd64, downloaded and checked by apt-get, unpacked and
 # never installed: no root is needed. The cache is
@@ -219,6 +221,13 @@ while [ $# -gt 0 ]; do
 		[ $# -ge 2 ] || die "--initrd wants a file"
 		initramfs=$2
 		[ -r "$initramfs" ] || die "cannot read the initramfs $initramfs"
+		shift
+		;;
+	--modules)
+		[ -n "${2:-}" ] || die "--modules wants names"
+		read -r -a wanted <<<"$2"
+		hash=$(printf '%s\n' "${wanted[@]}" | sha256sum)
+		cache=$(dirname -- "$cache")/kernel-${hash:0:12}
 		shift
 		;;
 	-h | --help)

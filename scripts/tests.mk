@@ -79,3 +79,29 @@ bench-rollback: $(BUILD)/bench/undo_bench
 bench-boot bench-files bench-rollback: bench-%: all
 	@scripts/guest-kernel.sh
 	@bench/$*
+
+# The testbed (tests/testbed/run.sh): a VM with a real /dev/kvm. Its programs have a build of
+# their own, because run.sh makes them whatever VARIANT is being tested.
+.PHONY: testbed testbed-check testbed-long testbed-programs
+TESTBED_RELAY := $(BUILD)/tests/testbed/relay
+$(TESTBED_RELAY): $(BUILD)/tests/testbed/relay.o $(BUILD)/base.a
+	@mkdir -p $(@D)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -static -o $@ $^
+
+$(BUILD)/initramfs-testbed.cpio: tests/testbed/init.sh tests/testbed/initramfs.sh scripts/newc.sh
+	@mkdir -p $(@D)
+	@echo "  CPIO    $@"
+	@tests/testbed/initramfs.sh $@
+
+testbed-programs: $(TESTBED_RELAY) $(BUILD)/initramfs-testbed.cpio
+
+# make testbed CMD='ls -l /dev/kvm'. The text reaches the shell as it is, dollar signs included.
+testbed: export TESTBED_COMMAND = $(value CMD)
+testbed: all ## run CMD='...' where /dev/kvm is real, in an emulated VM
+	@if [ -z "$$TESTBED_COMMAND" ]; then \
+		echo "make testbed: say what to run in it, for example: make testbed CMD='ls -l /dev/kvm'" >&2; \
+		exit 2; \
+	fi
+	@scripts/guest-kernel.sh
+	@tests/testbed/run.sh -- "$$TESTBED_COMMAND"

@@ -1,0 +1,226 @@
+#!/usr/bin/env bash
+# Runs a command where /dev/kvm is real: in a VM that QEMU emulates, processor's virtualization
+# and all.
+#
+#   tests/testbed/run.sh [OPTION...] -- COMMAND...
+#
+#   --cpus N        of the VM (default 2)
+#   --memory SIZE   of the VM, as QEMU takes it (default 4G)
+#   --timeout S     for the command (default 1200)
+#   --boot S        for the boot (default 120)
+#   --env K=V       for the command; may be repeated
+#   --show PATH     keep this directory below /tmp visible; may be repeated
+#   --output DIR    a directory that the command writes through to the host; may be repeated
+#   --console FILE  keep the console's output there
+#
+# One argument after -- is a line for the shell, several are a program and its arguments. It runs as
+# root, at the root of the repository. Status: the command's; 124 when it took too long; 125 when
+# the testbed itself failed, with the reason and the end of the console on standard error.
+#
+# Theory of operation
+#
+# QEMU translates every instruction (TCG) and offers `-cpu max,+svm`; Debian's cloud kernel loads
+# kvm-amd in there, and its /dev/kvm runs guests as hardware would, which the machine's own may
+# not (cli/kvm_probe.c). That kernel and the modules it needs are a set of their own in the cache, made
+# by scripts/guest-kernel.sh.
+#
+# The VM's root is the host's system, so that whatever is installed and built is there at the same
+# path: virtiofsd exports /, and init.sh lays an overlay on it whose upper layer is on the scratch
+# disk, an ext4 image that lives as long as the run. Everything may be written and nothing
+# survives, but for the directories of --output. /tmp and /var/tmp are fresh directories of the
+# scratch disk itself, because tests want a file system without layers; what is needed below the
+# host's /tmp (MATCHLOCK_BUILD, say) is bound into it. Caches hold for the whole run: what changes on
+# the host meanwhile need not be seen.
+#
+# What the command writes comes through one virtio-serial port in frames (relay.c), then a named
+# pipe. This script ends QEMU when relay has the status, and QEMU and virtiofsd end with this script
+# however it ends (the kernel's parent-death signal).
+set -euo pipefail
+repository=$(readlink -f -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
+
+modules='virtio_mmio virtio_blk virtio_console virtiofs overlay kvm-amd loop tun'
+cpus=2 memory=4G limit=1200 boot_limit=120 console=
+environment=() show=() output=()
+
+fail() {
+	echo "testbed: $*" >&2
+	exit 125
+}
+
+usage() {
+	sed -n '2,/^# Theory/{s/^# \{0,1\}//;/^Theory/d;p}' "$0"
+}
+
+need() { # PROGRAM PACKAGE
+	command -v "$1" >/dev/null || fail "$1 is missing; install it with: sudo apt-get install $2"
+}
+
+number() { # OPTION VALUE
+	[[ $2 =~ ^[1-9][0-9]{0,5}$ ]] || fail "$1 wants a number, not '$2'"
+}
+
+while [ $# -gt 0 ]; do
+	case $1 in
+	--)
+		shift
+		break
+		;;
+	-h | --help)
+		usage
+		exit 0
+		;;
+	--*) [ $# -ge 2 ] || fail "$1 wants a value; see --help" ;;
+	*) fail "unknown argument '$1'; the command follows --, see --help" ;;
+	esac
+	case $1 in
+	--cpus) number "$1" "$2" && cpus=$2 ;;
+	--memory) memory=$2 ;;
+	--timeout) number "$1" "$2" && limit=$2 ;;
+	--boot) number "$1" "$2" && boot_limit=$2 ;;
+	--env) environment+=("$2") ;;
+	--show) show+=("$2") ;;
+	--output) output+=("$2") ;;
+	--console) console=$(readlink -f -- "$2") || fail "no directory for --console $2" ;;
+	*) fail "unknown option $1; see --help" ;;
+	esac
+	shift 2
+done
+[ $# -gt 0 ] || fail "no command; for example: tests/testbed/run.sh -- 'ls -l /dev/kvm'"
+
+# ---- programs and kernel ---------------------------------------------------------------------
+
+virtiofsd=/usr/lib/qemu/virtiofsd
+need qemu-system-x86_64 qemu-system-x86
+[ -x "$virtiofsd" ] || need virtiofsd qemu-system-common
+[ -x "$virtiofsd" ] || virtiofsd=$(command -v virtiofsd)
+need busybox busybox-static
+PATH=$PATH:/usr/sbin:/sbin need mkfs.ext4 e2fsprogs
+
+# Several runs may begin at once, and all build the same two files.
+programs=$repository/build/testbed
+mkdir -p "$programs"
+(
+	flock 9
+	make -s -C "$repository" BUILD=build/testbed testbed-programs >&2
+) 9>"$programs/.lock" || fail "its programs do not build"
+kernel=$("$repository/scripts/guest-kernel.sh" --modules "$modules" --print) ||
+	fail "there is no kernel for it"
+initrd=$("$repository/scripts/guest-kernel.sh" --modules "$modules" \
+	--initrd "$programs/initramfs-testbed.cpio") || fail "there is no initrd for it"
+
+# ---- this run's directory ----------------------------------------------------------------------
+
+run=$(mktemp -d "${TMPDIR:-/tmp}/matchlock-testbed-XXXXXX")
+children=()
+# Called by the trap.
+# shellcheck disable=SC2317
+clean() {
+	local status=$?
+	trap - EXIT
+	[ ${#children[@]} -eq 0 ] || kill -KILL "${children[@]}" 2>/dev/null || true
+	wait 2>/dev/null || true
+	rm -rf "$run"
+	exit "$status"
+}
+trap clean EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+[ -n "$console" ] || console=$run/console
+: >"$console"
+
+write_command() {
+	local name entry
+	# What the person has set for the tests goes along, and where things are.
+	for name in PATH HOME USER LOGNAME LANG LC_ALL TERM TZ XDG_CACHE_HOME MATCHLOCK_BUILD \
+		MATCHLOCK_LONG MATCHLOCK_TEST_TIMEOUT; do
+		[ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"
+	done
+	echo 'export XDG_RUNTIME_DIR=/run/user/0 MATCHLOCK_TESTBED=1'
+	for entry in "${environment[@]}"; do
+		[[ $entry =~ ^[A-Za-z_][A-Za-z_0-9]*= ]] || fail "--env wants NAME=VALUE, not '$entry'"
+		printf 'export %s=%q\n' "${entry%%=*}" "${entry#*=}"
+	done
+	printf 'cd %q || exit 125\n' "$repository"
+	if [ $# -eq 1 ]; then
+		printf 'exec bash -c %q\n' "$1"
+	else
+		printf 'exec'
+		printf ' %q' "$@"
+		echo
+	fi
+}
+write_command "$@" >"$run/command"
+
+# Paths below the host's /tmp and /var/tmp that the VM's fresh ones would hide.
+for path in "$repository" "${MATCHLOCK_BUILD:-/}" "${XDG_CACHE_HOME:-$HOME/.cache}/matchlock" \
+	"${show[@]}"; do
+	path=$(readlink -f -- "$path") || continue
+	case $path/ in
+	/tmp/?* | /var/tmp/?*) [ ! -d "$path" ] || echo "$path" ;;
+	esac
+done | sort -u >"$run/show"
+for path in "${output[@]}"; do
+	[ -d "$path" ] || fail "--output $path is no directory"
+	readlink -f -- "$path"
+done >"$run/output"
+
+truncate -s 16G "$run/disk"
+PATH=$PATH:/usr/sbin:/sbin mkfs.ext4 -q -F -m 0 -O ^has_journal "$run/disk" ||
+	fail "cannot make the scratch disk"
+
+# ---- virtiofsd and QEMU ------------------------------------------------------------------------
+
+# An ordinary user exports the host as seen from a user namespace of its own, in which virtiofsd
+# may change its root; other users' files show as nobody's there.
+namespace=()
+[ "$(id -u)" -eq 0 ] || namespace=(unshare --map-root-user)
+setpriv --pdeathsig KILL "${namespace[@]}" "$virtiofsd" --socket-path="$run/fs.socket" \
+	-o source=/ -o cache=always -o sandbox=chroot -o xattr -o log_level=err \
+	>"$run/virtiofsd.log" 2>&1 </dev/null &
+children+=($!)
+for ((i = 0; i < 200; i++)); do
+	[ ! -S "$run/fs.socket" ] || break
+	kill -0 "${children[0]}" 2>/dev/null || break
+	sleep 0.05
+done
+if [ ! -S "$run/fs.socket" ]; then
+	cat "$run/virtiofsd.log" >&2
+	fail "virtiofsd did not start"
+fi
+
+# As in vmm/qemu_engine.c: a clock of known speed, because calibrating it by an emulated timer
+# hangs now and then, and no instruction that is emulated byte by byte.
+khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
+clock=
+[ "${khz:-0}" -eq 0 ] || clock="tsc_early_khz=$khz tsc=reliable"
+relay=$programs/tests/testbed/relay
+mkfifo "$run/frames"
+setpriv --pdeathsig KILL qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
+	-M microvm,pit=on,pic=on,rtc=on,usb=off,memory-backend=memory \
+	-accel tcg,thread=multi,tb-size=512 -cpu max,+svm,erms=off -smp "$cpus" -m "$memory" \
+	-object "memory-backend-memfd,id=memory,size=$memory,share=on" \
+	-global virtio-mmio.force-legacy=false \
+	-kernel "$kernel/vmlinux" -initrd "$initrd" \
+	-append "$clock no_timer_check mitigations=off cryptomgr.notests quiet loglevel=4 panic=-1 reboot=t random.trust_cpu=on console=ttyS0 8250.nr_uarts=1 testbed_dir=$run testbed_relay=$relay" \
+	-chardev "file,id=console,path=$console" -serial chardev:console \
+	-drive "if=none,id=scratch,format=raw,file=$run/disk,cache=unsafe,discard=unmap" \
+	-device virtio-blk-device,drive=scratch \
+	-chardev "socket,id=fs,path=$run/fs.socket" \
+	-device vhost-user-fs-device,chardev=fs,tag=host,queue-size=1024 \
+	-chardev "file,id=frames,path=$run/frames" \
+	-device virtio-serial-device -device virtserialport,chardev=frames,nr=1,name=frames \
+	>"$run/qemu.log" 2>&1 </dev/null &
+children+=($!)
+
+status=0
+"$relay" host "$boot_limit" "$limit" <"$run/frames" &
+relay_process=$!
+children+=("$relay_process")
+wait "$relay_process" || status=$?
+
+if [ "$status" -eq 125 ] || [ "$status" -eq 124 ]; then
+	cat "$run/qemu.log" "$run/virtiofsd.log" >&2
+	tail -n 40 "$console" | sed 's/^/testbed: console: /' >&2
+fi
+exit "$status"
