@@ -109,3 +109,58 @@ void *user_range(const struct guest_memory *memory, uint64_t address, uint64_t l
 	}
 	return NULL;
 }
+
+int guest_address_of(const struct guest_memory *memory, const void *host, uint64_t *ret_address)
+{
+	for (size_t i = 0; i < memory->count; i++) {
+		const struct guest_region *region = &memory->regions[i];
+		uint64_t offset = (uintptr_t)host - (uintptr_t)region->host;
+
+		if ((uintptr_t)host >= (uintptr_t)region->host && offset < region->length) {
+			*ret_address = region->guest_address + offset;
+			return 0;
+		}
+	}
+	return -EFAULT;
+}
+
+int guest_memory_allow_discard(struct guest_memory *memory, uint64_t address, uint64_t length)
+{
+	uint8_t *host = gpa_range(memory, address, length);
+
+	if (!host)
+		return -EFAULT;
+	if ((address & PAGE_MASK_4K) || (length & PAGE_MASK_4K))
+		return -EINVAL;
+	if (memory->discardable_count >= GUEST_MEMORY_DISCARDABLE_MAX)
+		return -ENOSPC;
+	memory->discardable[memory->discardable_count++] = (struct guest_discardable){
+		.guest_address = address,
+		.length = length,
+		.host = host,
+	};
+	return 0;
+}
+
+uint64_t guest_memory_discard(const struct guest_memory *memory, uint64_t address, uint64_t length)
+{
+	uint64_t discarded = 0;
+	uint64_t end;
+
+	/* Around the end of the address space there is no memory. */
+	if (!checked_add_u64(address, length, &end) || address > UINT64_MAX - PAGE_MASK_4K)
+		return 0;
+	address = (address + PAGE_MASK_4K) & ~PAGE_MASK_4K;
+	end &= ~PAGE_MASK_4K;
+	for (size_t i = 0; i < memory->discardable_count; i++) {
+		const struct guest_discardable *range = &memory->discardable[i];
+		uint64_t first = MAX_OF(address, range->guest_address);
+		uint64_t last = MIN_OF(end, range->guest_address + range->length);
+
+		/* Fails on a private mapping, and on parts of huge pages: nothing is lost then. */
+		if (first < last && madvise(range->host + (first - range->guest_address),
+					    (size_t)(last - first), MADV_REMOVE) == 0)
+			discarded += last - first;
+	}
+	return discarded;
+}

@@ -6,6 +6,9 @@
  * a memory file that cannot shrink, so no access through the accessor can fault. The guest may
  * change any byte at any time: what decides something is copied once and judged on the copy.
  *
+ * Pages go back to the host (guest_memory_discard()) only within ranges that the owner named as
+ * discardable: not where a file is mapped over the memory file, nor in a window that others use.
+ *
  * The struct owns its mappings; guest_memory_release() unmaps them.
  */
 #ifndef VMM_GUEST_MEMORY_H
@@ -15,6 +18,7 @@
 #include <stdint.h>
 
 #define GUEST_MEMORY_REGIONS_MAX 8
+#define GUEST_MEMORY_DISCARDABLE_MAX 8
 
 struct guest_region {
 	uint64_t guest_address;
@@ -23,9 +27,17 @@ struct guest_region {
 	uint8_t *host;	 /* where the region begins in this process */
 };
 
+struct guest_discardable {
+	uint64_t guest_address;
+	uint64_t length; /* bytes */
+	uint8_t *host;
+};
+
 struct guest_memory {
 	struct guest_region regions[GUEST_MEMORY_REGIONS_MAX];
 	size_t count;
+	struct guest_discardable discardable[GUEST_MEMORY_DISCARDABLE_MAX];
+	size_t discardable_count;
 };
 
 /*
@@ -44,5 +56,16 @@ void *gpa_range(const struct guest_memory *memory, uint64_t address, uint64_t le
 
 /* The same for an address in the front end's own address space (vhost-user ring addresses). */
 void *user_range(const struct guest_memory *memory, uint64_t address, uint64_t length);
+
+/* The guest physical address of a byte in a region. 0 or -EFAULT. */
+int guest_address_of(const struct guest_memory *memory, const void *host, uint64_t *ret_address);
+
+/* Names a range whose pages may go back to the host. Returns 0, -EFAULT unless it lies in one
+ * region, -EINVAL when it is not of whole pages, -ENOSPC when there are too many. */
+int guest_memory_allow_discard(struct guest_memory *memory, uint64_t address, uint64_t length);
+
+/* Gives those whole pages of the range back to the host that lie in discardable ranges; they read
+ * as zero when next touched. The range may be anything. Returns the bytes given back. */
+uint64_t guest_memory_discard(const struct guest_memory *memory, uint64_t address, uint64_t length);
 
 #endif
