@@ -16,6 +16,8 @@
 #define ENGINE_CPUS_MAX 64
 #define ENGINE_MEMORY_MIN_MIB 64
 #define ENGINE_MEMORY_MAX_MIB (1024 * 1024)
+#define ENGINE_PAGE_SIZE 4096u
+#define ENGINE_WINDOW_END_MAX (UINT64_C(3) << 30) /* where every engine's low memory goes to */
 
 struct engine_config {
 	const char *kernel; /* vmlinux */
@@ -23,6 +25,13 @@ struct engine_config {
 	const char *append; /* added to the kernel's command line, or NULL */
 	unsigned cpus;
 	unsigned memory_mib;
+	int memory_fd; /* memory_mib of it; borrowed, and cannot shrink. -1: the engine makes its
+			  own */
+	/* Guest physical addresses that are memory, but not for the kernel to use: the window that
+	 * the guest shares with the file server. Whole pages below 3 GiB, at the same offset of
+	 * memory_fd. Size 0: none. */
+	uint64_t window_address;
+	uint64_t window_size;
 };
 
 /* A started guest. All descriptors are the caller's, close-on-exec. */

@@ -509,7 +509,8 @@ static void release(struct vmm *vmm)
 
 static int keep_out_of_children(const struct vmm_options *options)
 {
-	const int fds[] = { options->audit_fd, options->control_fd, options->console_fd };
+	const int fds[] = { options->audit_fd, options->control_fd, options->console_fd,
+			    options->machine.memory_fd };
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (fds[i] >= 0 && set_close_on_exec(fds[i], true) < 0) {

@@ -15,6 +15,8 @@ enum option_code {
 	OPTION_APPEND,
 	OPTION_CPUS,
 	OPTION_MEMORY,
+	OPTION_MEMORY_FD,
+	OPTION_WINDOW,
 	OPTION_CID,
 	OPTION_SOCKET_BASE,
 	OPTION_AUDIT_FD,
@@ -31,6 +33,8 @@ static const struct option long_options[] = {
 	{ "append", required_argument, NULL, OPTION_APPEND },
 	{ "cpus", required_argument, NULL, OPTION_CPUS },
 	{ "memory", required_argument, NULL, OPTION_MEMORY },
+	{ "memory-fd", required_argument, NULL, OPTION_MEMORY_FD },
+	{ "window", required_argument, NULL, OPTION_WINDOW },
 	{ "cid", required_argument, NULL, OPTION_CID },
 	{ "socket-base", required_argument, NULL, OPTION_SOCKET_BASE },
 	{ "audit-fd", required_argument, NULL, OPTION_AUDIT_FD },
@@ -54,6 +58,8 @@ static const char usage[] =
 	"  --append TEXT           added to the kernel's command line\n"
 	"  --cpus N                virtual CPUs (default 1)\n"
 	"  --memory MIB            guest memory (default 512)\n"
+	"  --memory-fd N           the memory file (default: one of the engine's own)\n"
+	"  --window ADDRESS:SIZE   part of it below 3 GiB that the guest's kernel leaves alone\n"
 	"  --cid N                 the guest's vsock address, 3 or more\n"
 	"  --socket-base PATH      see docs/protocol-vsock.md\n"
 	"  --audit-fd N            SOCK_SEQPACKET towards the audit process\n"
@@ -77,12 +83,37 @@ static bool parse_number(const char *text, uint64_t minimum, uint64_t maximum, u
 	return true;
 }
 
+/* ADDRESS:SIZE, in bytes. */
+static bool take_window(const char *text, struct engine_config *machine)
+{
+	unsigned long long address;
+	unsigned long long size;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	address = strtoull(text, &end, 0);
+	if (*end != ':' || end[1] < '0' || end[1] > '9')
+		return false;
+	size = strtoull(end + 1, &end, 0);
+	if (errno != 0 || *end != '\0' || size == 0 || size % ENGINE_PAGE_SIZE != 0 ||
+	    address % ENGINE_PAGE_SIZE != 0 || address >= ENGINE_WINDOW_END_MAX ||
+	    size > ENGINE_WINDOW_END_MAX - address)
+		return false;
+	machine->window_address = address;
+	machine->window_size = size;
+	return true;
+}
+
 /* Stores a numeric option. False when it is out of range. */
 static bool take_number(int code, const char *text, struct vmm_options *options)
 {
 	uint64_t value;
 
 	switch (code) {
+	case OPTION_WINDOW:
+		return take_window(text, &options->machine);
 	case OPTION_CPUS:
 		if (!parse_number(text, 1, ENGINE_CPUS_MAX, &value))
 			return false;
@@ -101,6 +132,8 @@ static bool take_number(int code, const char *text, struct vmm_options *options)
 			return false;
 		if (code == OPTION_AUDIT_FD)
 			options->audit_fd = (int)value;
+		else if (code == OPTION_MEMORY_FD)
+			options->machine.memory_fd = (int)value;
 		else if (code == OPTION_CONTROL_FD)
 			options->control_fd = (int)value;
 		else
@@ -117,6 +150,10 @@ static const char *missing_option(const struct vmm_options *options)
 		return "--initrd";
 	if (!options->socket_base)
 		return "--socket-base";
+	if (options->machine.window_size > 0 &&
+	    options->machine.window_address + options->machine.window_size >
+		    (uint64_t)options->machine.memory_mib * 1024 * 1024)
+		return "--memory for the whole --window";
 	return options->cid == 0 ? "--cid" : NULL;
 }
 
@@ -174,7 +211,7 @@ int vmm_options_parse(int argc, char **argv, struct vmm_options *ret_options, ch
 		      size_t size)
 {
 	struct vmm_options options = {
-		.machine = { .cpus = 1, .memory_mib = 512 },
+		.machine = { .cpus = 1, .memory_mib = 512, .memory_fd = -1 },
 		.engine = "auto",
 		.audit_fd = -1,
 		.control_fd = -1,

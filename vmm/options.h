@@ -2,7 +2,8 @@
  * The command line of matchlock-vmm, which `matchlock` writes:
  *
  *     matchlock-vmm --engine auto|qemu|kvm --kernel FILE --initrd FILE [--append TEXT]
- *                   --cpus N --memory MIB --cid N --socket-base PATH
+ *                   --cpus N --memory MIB [--memory-fd N] [--window ADDRESS:SIZE]
+ *                   --cid N --socket-base PATH
  *                   --audit-fd N --control-fd N --console-fd N [-q|-v|--debug]
  */
 #ifndef VMM_OPTIONS_H

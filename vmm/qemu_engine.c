@@ -42,6 +42,7 @@ enum child_fd {
 	CHILD_VHOST_USER = 3,
 	CHILD_CONSOLE = 4,
 	CHILD_STATUS = 5,
+	CHILD_MEMORY = 6, /* if the caller gave the memory */
 };
 
 /* ---- the program -------------------------------------------------------------------------------
@@ -120,14 +121,20 @@ static int format_command_line(const struct engine_config *config, char **ret_te
 {
 	uint32_t khz = tsc_frequency_khz();
 	char clock[64] = "";
+	char window[128] = "";
 
 	if (khz > 0)
 		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable ", khz);
+	if (config->window_size > 0)
+		(void)snprintf(window, sizeof(window), "memmap=%#llx$%#llx ",
+			       (unsigned long long)config->window_size,
+			       (unsigned long long)config->window_address);
 	return asprintf(ret_text,
-			"%sno_timer_check mitigations=off cryptomgr.notests quiet loglevel=1 "
+			"%s%sno_timer_check mitigations=off cryptomgr.notests quiet loglevel=1 "
 			"panic=-1 reboot=t "
 			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1%s%s",
-			clock, config->append ? " " : "", config->append ? config->append : "") < 0
+			clock, window, config->append ? " " : "",
+			config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
 }
@@ -139,9 +146,18 @@ static int command_build(const struct engine_config *config, const char *program
 
 	if (r < 0)
 		return r;
-	if (asprintf(&command->memory_object, "memory-backend-memfd,id=memory,size=%uM,share=on",
-		     config->memory_mib) < 0 ||
-	    asprintf(&command->memory, "%uM", config->memory_mib) < 0 ||
+	/* The path is of no file system, so Landlock has no say: the descriptor is what grants it.
+	 */
+	if (config->memory_fd >= 0)
+		r = asprintf(&command->memory_object,
+			     "memory-backend-file,id=memory,size=%uM,share=on,"
+			     "mem-path=/proc/self/fd/%d",
+			     config->memory_mib, CHILD_MEMORY);
+	else
+		r = asprintf(&command->memory_object,
+			     "memory-backend-memfd,id=memory,size=%uM,share=on",
+			     config->memory_mib);
+	if (r < 0 || asprintf(&command->memory, "%uM", config->memory_mib) < 0 ||
 	    asprintf(&command->cpus, "%u", config->cpus) < 0)
 		return -ENOMEM;
 	add(command, program);
@@ -242,27 +258,28 @@ static int confine(const struct engine_config *config, const char *program,
 }
 
 /* Moves the channels to their places; above all of them first, so that none overwrites another. */
-static int place_descriptors(int vhost_user, int console, int diagnostics, int status)
+static int place_descriptors(int vhost_user, int console, int diagnostics, int status, int memory)
 {
-	const int places[] = { CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS };
-	int fds[] = { vhost_user, console, status };
+	const int places[] = { CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS, CHILD_MEMORY };
+	int fds[] = { vhost_user, console, status, memory };
+	const size_t count = memory >= 0 ? 4 : 3;
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
 	    dup2(diagnostics, STDERR_FILENO) < 0)
 		return -errno;
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < count; i++) {
 		fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 16);
 		if (fds[i] < 0)
 			return -errno;
 	}
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < count; i++) {
 		if (dup2(fds[i], places[i]) < 0)
 			return -errno;
 	}
 	if (set_close_on_exec(CHILD_STATUS, true) < 0)
 		return -errno;
-	return descriptors_close_others(places, 3);
+	return descriptors_close_others(places, count);
 }
 
 static _Noreturn void child_fail(const char *stage, int error)
@@ -290,8 +307,9 @@ static _Noreturn void run_child(const struct engine_config *config, const struct
 	if (r < 0)
 		child_fail("confining QEMU", r);
 	/* The descriptors of the path rules. */
-	r = descriptors_close_others((const int[]){ CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS },
-				     3);
+	r = descriptors_close_others(
+		(const int[]){ CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS, CHILD_MEMORY },
+		config->memory_fd >= 0 ? 4 : 3);
 	if (r < 0)
 		child_fail("closing descriptors", r);
 	/* A change of credentials, as by namespaces, clears this: so it comes last. */
@@ -372,7 +390,8 @@ static int spawn(const struct engine_config *config, const struct command *comma
 	}
 	if (pid == 0) {
 		if (place_descriptors(channels->vhost_user[1], channels->console[1],
-				      channels->diagnostics[1], channels->status[1]) < 0)
+				      channels->diagnostics[1], channels->status[1],
+				      config->memory_fd) < 0)
 			_exit(127);
 		run_child(config, command, parent);
 	}
