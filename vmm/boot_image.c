@@ -190,7 +190,8 @@ int boot_image_parse_bzimage(const uint8_t *head, size_t length, uint64_t file_l
 		sectors = 4;
 	start = (sectors + 1) * BZIMAGE_SECTOR + payload_offset;
 	end = start + payload_length;
-	if (payload_length <= BZIMAGE_TRAILER || end > file_length)
+	if (payload_length <= BZIMAGE_TRAILER || payload_length > BOOT_IMAGE_UNPACKED_MAX ||
+	    end > file_length)
 		return bad(ret_what, "the compressed kernel lies beyond the end of the file");
 	payload.offset = start;
 	payload.length = payload_length - BZIMAGE_TRAILER;

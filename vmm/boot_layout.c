@@ -49,7 +49,7 @@ static void put(uint8_t *block, size_t offset, uint64_t value, size_t width)
 int boot_layout_initrd(const struct guest_ram_layout *ram, uint64_t kernel_end, uint64_t length,
 		       uint64_t *ret_address)
 {
-	uint64_t top = guest_ram_window(ram);
+	uint64_t top = guest_ram_top(ram);
 	uint64_t address;
 
 	if (length > top || length > UINT32_MAX)

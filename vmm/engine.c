@@ -4,28 +4,55 @@
 #include <stdio.h>
 #include <string.h>
 
-int engine_select(const char *name, const struct engine **ret_engine, char *why, size_t size)
-{
-	char reason[ENGINE_TEXT_MAX] = "";
-	int r;
+#define WEAKER " A software VM is the weaker boundary."
 
-	if (strcmp(name, "kvm") == 0) {
-		(void)snprintf(why, size,
-			       "this build has no KVM engine; use --engine auto or --engine qemu");
-		return -EOPNOTSUPP;
+/* An engine that the caller named. A doubtful KVM is used all the same. */
+static int take(const struct engine *engine, const struct engine **ret_engine, char *why,
+		size_t size)
+{
+	char reason[ENGINE_TEXT_MAX / 2] = "";
+	int r = engine->probe(reason, sizeof(reason));
+
+	if (r < 0 && (r != -EOPNOTSUPP || engine != &kvm_engine)) {
+		(void)snprintf(why, size, "engine %s cannot run: %s", engine->name, reason);
+		return r;
 	}
-	if (strcmp(name, "auto") != 0 && strcmp(name, "qemu") != 0) {
-		(void)snprintf(why, size, "there is no such engine; use auto, qemu or kvm");
-		return -EINVAL;
+	*ret_engine = engine;
+	(void)snprintf(why, size, "engine %s (as asked for%s): %s.%s", engine->name,
+		       r < 0 ? ", in spite of what was found" : "", reason,
+		       engine == &qemu_engine ? WEAKER : "");
+	return 0;
+}
+
+/* KVM where it can run Linux, else software. */
+static int choose(const struct engine **ret_engine, char *why, size_t size)
+{
+	char kvm[ENGINE_TEXT_MAX / 2] = "", qemu[ENGINE_TEXT_MAX / 2] = "";
+	int r = kvm_engine.probe(kvm, sizeof(kvm));
+
+	if (r == 0) {
+		*ret_engine = &kvm_engine;
+		(void)snprintf(why, size, "engine kvm: %s.", kvm);
+		return 0;
 	}
-	r = qemu_engine.probe(reason, sizeof(reason));
+	r = qemu_engine.probe(qemu, sizeof(qemu));
 	if (r < 0) {
-		(void)snprintf(why, size, "engine qemu cannot run: %s", reason);
+		(void)snprintf(why, size, "no engine can run: kvm: %s; qemu: %s", kvm, qemu);
 		return r;
 	}
 	*ret_engine = &qemu_engine;
-	(void)snprintf(why, size, "engine qemu (%s): %s. A software VM is the weaker boundary.",
-		       strcmp(name, "auto") == 0 ? "this build has no KVM engine" : "as asked for",
-		       reason);
+	(void)snprintf(why, size, "engine qemu (no KVM: %s): %s." WEAKER, kvm, qemu);
 	return 0;
+}
+
+int engine_select(const char *name, const struct engine **ret_engine, char *why, size_t size)
+{
+	if (strcmp(name, "auto") == 0)
+		return choose(ret_engine, why, size);
+	if (strcmp(name, "kvm") == 0)
+		return take(&kvm_engine, ret_engine, why, size);
+	if (strcmp(name, "qemu") == 0)
+		return take(&qemu_engine, ret_engine, why, size);
+	(void)snprintf(why, size, "there is no such engine; use auto, qemu or kvm");
+	return -EINVAL;
 }

@@ -1,9 +1,9 @@
 /*
  * The seam between this program and what runs vCPUs.
  *
- * An engine starts a guest in a confined child process that attaches to our vsock device by
- * vhost-user. One which runs vCPUs in this process would hand its rings to the same device
- * (vsock_device.h) and stand beside this one in engine_select().
+ * An engine either starts a guest in a confined child process that attaches to our vsock device by
+ * vhost-user (start() is there), or runs vCPUs in this process, with devices behind virtio-mmio
+ * (start() is NULL; kvm_engine.h). daemon.h has what the main program does with each.
  */
 #ifndef VMM_ENGINE_H
 #define VMM_ENGINE_H
@@ -17,6 +17,7 @@
 #define ENGINE_MEMORY_MIN_MIB 64
 #define ENGINE_MEMORY_MAX_MIB (1024 * 1024)
 #define ENGINE_PAGE_SIZE 4096u
+#define ENGINE_DOORBELL_PORT 0x2f8		  /* where a second serial port would be */
 #define ENGINE_WINDOW_END_MAX (UINT64_C(3) << 30) /* where every engine's low memory goes to */
 
 struct engine_config {
@@ -32,6 +33,9 @@ struct engine_config {
 	 * memory_fd. Size 0: none. */
 	uint64_t window_address;
 	uint64_t window_size;
+	/* Stream socket, borrowed: each byte that the guest writes to ENGINE_DOORBELL_PORT goes
+	 * there, or some of many. -1: none. */
+	int doorbell_fd;
 };
 
 /* A started guest. All descriptors are the caller's, close-on-exec. */
@@ -46,16 +50,18 @@ struct engine_process {
 
 struct engine {
 	const char *name;
-	const char *component; /* of its child process, in the audit log */
+	const char *component; /* in the audit log */
 	/* Whether it can run here: 0, or a negative errno with an explanation in `why`. */
 	int (*probe)(char *why, size_t size);
-	/* Starts the guest; the child ends with this process, whatever ends that. Returns 0, or a
-	 * negative errno with an explanation in `why`. Call with one thread. */
+	/* NULL for one that runs in this process. Starts the guest; the child ends with this
+	 * process, whatever ends that. Returns 0, or a negative errno with an explanation in `why`.
+	 * Call with one thread. */
 	int (*start)(const struct engine_config *config, struct engine_process *ret_process,
 		     char *why, size_t size);
 };
 
 extern const struct engine qemu_engine;
+extern const struct engine kvm_engine;
 
 /* Resolves --engine: "auto", "qemu" or "kvm". Returns 0 with the engine, which was probed, and in
  * `why` how it was chosen; or a negative errno and why it cannot be had. */

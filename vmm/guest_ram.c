@@ -11,35 +11,42 @@
 #define PAGE UINT64_C(4096)
 #define LEGACY_TOP UINT64_C(0x100000)
 
-int guest_ram_layout(uint64_t length, uint64_t window_length, struct guest_ram_layout *ret_layout)
+int guest_ram_layout(uint64_t length, uint64_t window_address, uint64_t window_length,
+		     struct guest_ram_layout *ret_layout)
 {
 	uint64_t low = MIN_OF(length, GUEST_RAM_LOW_MAX);
 
-	if (length < GUEST_RAM_MIN || length > GUEST_RAM_MAX || length % GUEST_RAM_GRAIN ||
-	    window_length % GUEST_RAM_GRAIN || window_length > low / 2)
+	if (length < GUEST_RAM_MIN || length > GUEST_RAM_MAX || length % GUEST_RAM_GRAIN)
+		return -EINVAL;
+	if (window_length > 0 && (window_address % GUEST_RAM_GRAIN ||
+				  window_length % GUEST_RAM_GRAIN || window_address < LEGACY_TOP ||
+				  window_address > low || window_length > low - window_address))
 		return -EINVAL;
 	*ret_layout = (struct guest_ram_layout){
 		.low_length = low,
-		.window_length = window_length,
 		.high_length = length - low,
+		.window_address = window_length > 0 ? window_address : low,
+		.window_length = window_length,
 	};
 	return 0;
 }
 
-uint64_t guest_ram_window(const struct guest_ram_layout *layout)
+uint64_t guest_ram_top(const struct guest_ram_layout *layout)
 {
-	return layout->low_length - layout->window_length;
+	return layout->window_address;
 }
 
 size_t guest_ram_ranges(const struct guest_ram_layout *layout,
 			struct guest_ram_range ranges[GUEST_RAM_RANGES_MAX])
 {
-	const uint64_t window = guest_ram_window(layout);
+	const uint64_t window = layout->window_address;
+	const uint64_t window_end = window + layout->window_length;
 	const struct guest_ram_range all[GUEST_RAM_RANGES_MAX] = {
 		{ 0, GUEST_RAM_LEGACY_END, GUEST_RAM_USABLE },
 		{ GUEST_RAM_LEGACY_END, LEGACY_TOP - GUEST_RAM_LEGACY_END, GUEST_RAM_RESERVED },
 		{ LEGACY_TOP, window - LEGACY_TOP, GUEST_RAM_USABLE },
 		{ window, layout->window_length, GUEST_RAM_RESERVED },
+		{ window_end, layout->low_length - window_end, GUEST_RAM_USABLE },
 		{ GUEST_RAM_HIGH_BASE, layout->high_length, GUEST_RAM_USABLE },
 	};
 	size_t count = 0;
@@ -51,28 +58,27 @@ size_t guest_ram_ranges(const struct guest_ram_layout *layout,
 	return count;
 }
 
-int guest_ram_create(const struct guest_ram_layout *layout, bool huge_pages,
-		     struct guest_memory *memory, int *ret_fd)
+int guest_ram_create(const struct guest_ram_layout *layout, bool huge_pages)
 {
 	cleanup_fd int fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING |
 							      (huge_pages ? MFD_HUGETLB : 0u));
-	int r;
 
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, (off_t)(layout->low_length + layout->high_length)) < 0 ||
+	if (fd < 0 || ftruncate(fd, (off_t)(layout->low_length + layout->high_length)) < 0 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
-	r = guest_memory_map(memory, fd, 0, 0, 0, layout->low_length);
+	return steal_fd(&fd);
+}
+
+int guest_ram_map(const struct guest_ram_layout *layout, int fd, struct guest_memory *memory)
+{
+	int r = guest_memory_map(memory, fd, 0, 0, 0, layout->low_length);
+
 	if (r == 0 && layout->high_length > 0)
 		r = guest_memory_map(memory, fd, layout->low_length, GUEST_RAM_HIGH_BASE,
 				     GUEST_RAM_HIGH_BASE, layout->high_length);
-	if (r < 0) {
+	if (r < 0)
 		guest_memory_release(memory);
-		return r;
-	}
-	*ret_fd = steal_fd(&fd);
-	return 0;
+	return r;
 }
 
 static int place_copy(int fd, uint64_t offset, uint8_t *target, uint64_t length)

@@ -6,8 +6,8 @@
  * devices (0xd0000000: virtio-mmio, 0xfec00000: IOAPIC, 0xfee00000: local APICs). The memory file
  * is continuous: the byte at file offset x is guest address x below the hole, x + 1 GiB above it.
  *
- * A window at the top of low RAM can be kept from the guest's kernel (e820 type "reserved"): it is
- * ordinary guest memory for devices and vCPUs.
+ * A window in low RAM can be kept from the guest's kernel (e820 type "reserved"): it is ordinary
+ * guest memory for devices and vCPUs.
  */
 #ifndef VMM_GUEST_RAM_H
 #define VMM_GUEST_RAM_H
@@ -22,14 +22,15 @@
 #define GUEST_RAM_MAX (UINT64_C(512) << 30)
 #define GUEST_RAM_LOW_MAX (UINT64_C(3) << 30)	/* where the hole begins */
 #define GUEST_RAM_HIGH_BASE (UINT64_C(4) << 30) /* where it ends */
-#define GUEST_RAM_GRAIN (UINT64_C(2) << 20)	/* of all lengths: one huge page */
+#define GUEST_RAM_GRAIN UINT64_C(4096)		/* of all addresses and lengths */
 #define GUEST_RAM_LEGACY_END UINT64_C(0x9fc00)	/* conventional memory; reserved up to 1 MiB */
-#define GUEST_RAM_RANGES_MAX 5
+#define GUEST_RAM_RANGES_MAX 6
 
 struct guest_ram_layout {
-	uint64_t low_length;	/* bytes from 0 on, the window included */
-	uint64_t window_length; /* bytes at the top of low RAM that the kernel may not use */
-	uint64_t high_length;	/* bytes from 4 GiB on */
+	uint64_t low_length;	 /* bytes from 0 on, the window included */
+	uint64_t high_length;	 /* bytes from 4 GiB on */
+	uint64_t window_address; /* what the kernel may not use; above 1 MiB */
+	uint64_t window_length;	 /* 0: no window */
 };
 
 /* As e820 has it: 1 is RAM, 2 is reserved. */
@@ -44,20 +45,22 @@ struct guest_ram_range {
 	enum guest_ram_type type;
 };
 
-/* Lays `length` bytes out, `window_length` of them as the window. Both are multiples of
- * GUEST_RAM_GRAIN. Returns 0, or -EINVAL outside the limits. */
-int guest_ram_layout(uint64_t length, uint64_t window_length, struct guest_ram_layout *ret_layout);
-/* First address of the window, which is also where RAM for the initrd ends. */
-uint64_t guest_ram_window(const struct guest_ram_layout *layout);
+/* Lays `length` bytes out with a window (length 0: none), all multiples of GUEST_RAM_GRAIN. Returns
+ * 0, or -EINVAL outside the limits. */
+int guest_ram_layout(uint64_t length, uint64_t window_address, uint64_t window_length,
+		     struct guest_ram_layout *ret_layout);
+/* First address that is not for the kernel's use from 1 MiB on: the window's or low RAM's end. */
+uint64_t guest_ram_top(const struct guest_ram_layout *layout);
 /* What the guest's kernel is told; returns the number of ranges. */
 size_t guest_ram_ranges(const struct guest_ram_layout *layout,
 			struct guest_ram_range ranges[GUEST_RAM_RANGES_MAX]);
 
-/* Makes the memory file (sealed in its length, of huge pages if asked for) and maps it. `memory`
- * is empty before; the descriptor is the caller's. Returns 0 or a negative errno: -ENOMEM
- * where there are too few huge pages. */
-int guest_ram_create(const struct guest_ram_layout *layout, bool huge_pages,
-		     struct guest_memory *memory, int *ret_fd);
+/* Makes the memory file, sealed in its length, of huge pages if asked for. Returns its descriptor,
+ * the caller's, or a negative errno: -ENOMEM where there are too few huge pages. */
+int guest_ram_create(const struct guest_ram_layout *layout, bool huge_pages);
+/* Maps the memory file into `memory`, which is empty before, at user addresses equal to the
+ * guest's. Returns 0 or an error of guest_memory_map(). */
+int guest_ram_map(const struct guest_ram_layout *layout, int fd, struct guest_memory *memory);
 
 /* Brings bytes of a file to a guest address: whole pages as private mappings, which costs no copy
  * and shares clean pages with all who read that file, the rest and anything that cannot be mapped

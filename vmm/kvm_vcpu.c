@@ -350,13 +350,6 @@ void kvm_vcpus_free(struct kvm_vcpus *vcpus)
 	free(vcpus);
 }
 
-size_t kvm_vcpus_descriptors(const struct kvm_vcpus *vcpus, int *fds, size_t count)
-{
-	for (unsigned i = 0; i < vcpus->setup.count && i < count; i++)
-		fds[i] = vcpus->vcpus[i].fd;
-	return vcpus->setup.count;
-}
-
 int kvm_vcpus_descriptor(const struct kvm_vcpus *vcpus, unsigned index)
 {
 	return index < vcpus->setup.count ? vcpus->vcpus[index].fd : -1;

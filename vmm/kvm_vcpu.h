@@ -51,8 +51,6 @@ int kvm_vcpus_new(const struct kvm_vcpus_setup *setup, struct kvm_vcpus **ret_vc
 		  const char **ret_step);
 /* The threads must have been stopped. */
 void kvm_vcpus_free(struct kvm_vcpus *vcpus);
-/* Its descriptors, for the jail: writes at most `count`, returns how many there are. */
-size_t kvm_vcpus_descriptors(const struct kvm_vcpus *vcpus, int *fds, size_t count);
 /* A vCPU's own descriptor, for kvm_cpu_save() while its thread rests or does not exist. */
 int kvm_vcpus_descriptor(const struct kvm_vcpus *vcpus, unsigned index);
 

@@ -1,23 +1,18 @@
 /*
- * matchlock-vmm: one guest, its engine, and its vsock device.
+ * matchlock-vmm: one guest, its engine, and its devices.
  *
- * Order of start: the socket and descriptors are opened, the engine is started (it waits for our
- * answers on vhost-user), this process locks itself, and only then serves. It ends with its parent
- * and the engine ends with it; whoever holds the other end of --control-fd is told why.
+ * Order of start: the socket and descriptors are opened and the engine prepares its machine; this
+ * process locks itself, and only then the guest runs (daemon.h has the two forms of engines). It
+ * ends with its parent and the engine ends with it; whoever holds the other end of --control-fd is
+ * told why.
  */
 #include "base/cleanup.h"
 #include "base/escape.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "jail/descriptors.h"
 #include "jail/jail.h"
-#include "vmm/audit_channel.h"
-#include "vmm/engine.h"
-#include "vmm/event_loop.h"
-#include "vmm/line_relay.h"
-#include "vmm/options.h"
-#include "vmm/vhost_user.h"
-#include "vmm/vsock_device.h"
-#include "vmm/vsock_muxer.h"
+#include "vmm/daemon.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,60 +26,20 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 
-#define COMPONENT "vsock-device"
 #define EXIT_MATCHLOCK 125
 #define CONSOLE_KEPT_MAX (1024 * 1024)
-#define DIAGNOSTIC_LINES_MAX 20
 #define SPARE_DESCRIPTORS 64
-#define TEXT_MAX 512
+#define COMMON_SETS 3
+#define SETS_MAX 16
 
-enum ending {
-	RUNNING,
-	POWERED_OFF,
-	STOPPED,
-	ENGINE_FAILED,
-	GUEST_PANIC,
-	VIOLATION,
-};
-
-struct vmm {
-	struct vmm_options options;
-	const struct engine *engine;
-	struct engine_process process;
-	struct event_loop loop;
-	struct event_source control;
-	struct event_source process_end;
-	struct line_relay console;
-	struct line_relay diagnostics;
-	struct audit_channel audit;
-	struct vhost_user_backend *backend;
-	struct vsock_device *device;
-	struct vsock_muxer *muxer;
-	size_t connections_max;
-	enum ending ending;
-	char details[TEXT_MAX];
-	char last_diagnostic[LINE_RELAY_LINE_MAX + 1];
-	unsigned diagnostic_lines;
-	bool panicked;
-	bool process_ended;
-	bool told_started;
-};
-
-/* All that this process does after it is locked, beside what its modules declare. */
+/* All that every form does after the lock, beside what its modules declare. */
 static const struct jail_syscall main_calls[] = {
 	JAIL_CALL(SYS_fchdir), /* to the sockets' directory; once */
-	JAIL_CALL(SYS_epoll_wait),
-	JAIL_CALL(SYS_epoll_ctl),
-	JAIL_CALL(SYS_fcntl),
-	JAIL_CALL(SYS_recvfrom),
-	JAIL_CALL(SYS_sendto),
-	JAIL_CALL(SYS_waitid),
-	JAIL_CALL(SYS_pidfd_send_signal),
+	JAIL_CALL(SYS_epoll_wait), JAIL_CALL(SYS_epoll_ctl), JAIL_CALL(SYS_fcntl),
+	JAIL_CALL(SYS_recvfrom),   JAIL_CALL(SYS_sendto),
 };
-static const struct jail_syscall_set main_call_set = JAIL_SET(main_calls);
+const struct jail_syscall_set daemon_calls = JAIL_SET(main_calls);
 
 static const char *ending_name(enum ending ending)
 {
@@ -95,6 +50,10 @@ static const char *ending_name(enum ending ending)
 		return "stopped";
 	case GUEST_PANIC:
 		return "guest-panic";
+	case TRIPLE_FAULT:
+		return "triple-fault";
+	case KVM_INTERNAL_ERROR:
+		return "kvm-internal-error";
 	case VIOLATION:
 		return "violation";
 	case RUNNING:
@@ -104,8 +63,7 @@ static const char *ending_name(enum ending ending)
 	return "engine-failed";
 }
 
-/* The first reason counts; what follows from it is no reason of its own. */
-static void end_with(struct vmm *vmm, enum ending ending, const char *details)
+void daemon_end(struct vmm *vmm, enum ending ending, const char *details)
 {
 	if (vmm->ending != RUNNING)
 		return;
@@ -113,7 +71,7 @@ static void end_with(struct vmm *vmm, enum ending ending, const char *details)
 	(void)escape_text(details, strlen(details), vmm->details, sizeof(vmm->details));
 }
 
-static void tell_control(struct vmm *vmm, const char *text)
+void daemon_tell_control(struct vmm *vmm, const char *text)
 {
 	if (vmm->options.control_fd >= 0)
 		(void)send(vmm->options.control_fd, text, strlen(text),
@@ -133,56 +91,32 @@ static void control_ready(struct event_source *source, uint32_t events)
 	if (count < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (count <= 0)
-		end_with(vmm, STOPPED, "the caller closed its end");
+		daemon_end(vmm, STOPPED, "the caller closed its end");
 	else if (strcmp(text, "stop") == 0)
-		end_with(vmm, STOPPED, "as asked");
-	else
-		log_warning(
-			"the caller sent a control message that is not known; only \"stop\" is");
+		daemon_end(vmm, STOPPED, "as asked");
+	else if (!vmm->form->control || !vmm->form->control(vmm, text))
+		log_warning("the caller sent a control message that is not known");
 }
 
-static void process_ended(struct event_source *source, uint32_t events)
+void daemon_tell_started(struct vmm *vmm)
 {
-	struct vmm *vmm = (struct vmm *)((char *)source - offsetof(struct vmm, process_end));
-
-	(void)events;
-	event_loop_remove(&vmm->loop, source);
-	vmm->process_ended = true;
-}
-
-static void backend_started(void *observer)
-{
-	struct vmm *vmm = observer;
 	char text[64];
 
 	(void)snprintf(text, sizeof(text), "started %s", vmm->engine->name);
 	if (!vmm->told_started)
-		tell_control(vmm, text);
+		daemon_tell_control(vmm, text);
 	vmm->told_started = true;
 }
 
-static void report_violation(struct vmm *vmm, const char *what)
+void daemon_report_violation(struct vmm *vmm, const char *what)
 {
-	if (audit_channel_violation(&vmm->audit, COMPONENT, what))
+	if (audit_channel_violation(&vmm->audit, DAEMON_COMPONENT, what))
 		log_warning("the guest broke the vsock protocol: %s", what);
-}
-
-static void backend_ended(void *observer, int error, const char *what)
-{
-	struct vmm *vmm = observer;
-	char text[TEXT_MAX];
-
-	/* When QEMU ends it closes this too; its exit status says more. */
-	if (error == 0 || error == -ECONNRESET || error == -EPIPE)
-		return;
-	(void)snprintf(text, sizeof(text), "vhost-user: %s (%s)", what, strerror(-error));
-	report_violation(vmm, text);
-	end_with(vmm, VIOLATION, text);
 }
 
 static void device_violation(void *observer, const char *what)
 {
-	report_violation(observer, what);
+	daemon_report_violation(observer, what);
 }
 
 static void console_line(void *observer, const char *line)
@@ -195,15 +129,6 @@ static void console_line(void *observer, const char *line)
 		return;
 	vmm->panicked = true;
 	(void)escape_text(panic, strlen(panic), vmm->details, sizeof(vmm->details));
-}
-
-static void diagnostic_line(void *observer, const char *line)
-{
-	struct vmm *vmm = observer;
-
-	(void)snprintf(vmm->last_diagnostic, sizeof(vmm->last_diagnostic), "%s", line);
-	if (vmm->diagnostic_lines++ < DIAGNOSTIC_LINES_MAX)
-		log_warning("%s: %s", vmm->engine->name, line);
 }
 
 /* ---- start -------------------------------------------------------------------------------------
@@ -265,71 +190,41 @@ static void raise_descriptor_limit(struct vmm *vmm)
 					       : SPARE_DESCRIPTORS;
 }
 
-static int make_device(struct vmm *vmm)
+struct vsock_device_setup daemon_vsock_setup(struct vmm *vmm)
 {
-	const struct vhost_user_observer observer = {
-		.started = backend_started,
-		.ended = backend_ended,
-		.observer = vmm,
-	};
-	struct vsock_device_setup setup = {
+	return (struct vsock_device_setup){
 		.guest_cid = vmm->options.cid,
 		.connections_max = vmm->connections_max,
 		.streams = &vsock_muxer_operations,
 		.provider = vmm->muxer,
-		.interrupt = vhost_user_interrupt,
 		.violation = device_violation,
 		.observer = vmm,
 	};
-	int r = vhost_user_new(&vmm->loop, &observer, &vmm->backend);
-
-	if (r < 0)
-		return r;
-	setup.transport = vmm->backend;
-	r = vsock_device_new(&setup, &vmm->device);
-	return r < 0 ? r : vsock_muxer_start(vmm->muxer, vmm->device);
 }
 
-static int start_engine(struct vmm *vmm)
+static int prepare_engine(struct vmm *vmm)
 {
 	char why[ENGINE_TEXT_MAX] = "";
 	int r = engine_select(vmm->options.engine, &vmm->engine, why, sizeof(why));
 
-	if (r == 0) {
-		log_info("%s", why);
-		audit_channel_notice(&vmm->audit, "engine", why);
-		r = vmm->engine->start(&vmm->options.machine, &vmm->process, why, sizeof(why));
-	}
 	if (r < 0) {
 		log_error("%s", why);
-		end_with(vmm, ENGINE_FAILED, why);
+		daemon_end(vmm, ENGINE_FAILED, why);
 		return r;
 	}
-	vmm->process_end.fd = vmm->process.pid_fd;
-	vmm->process_end.ready = process_ended;
-	r = event_loop_add(&vmm->loop, &vmm->process_end, EPOLLIN);
-	if (r < 0)
-		return r;
-	audit_channel_jail(&vmm->audit, vmm->engine->component, vmm->process.confinement);
-	log_info("%s: in force: %s", vmm->engine->component, vmm->process.confinement);
-	return 0;
+	log_info("%s", why);
+	audit_channel_notice(&vmm->audit, "engine", why);
+	vmm->form = vmm->engine->start ? &child_form : &in_process_form;
+	return vmm->form->prepare(vmm);
 }
 
-static int follow_engine(struct vmm *vmm)
+int daemon_follow_console(struct vmm *vmm, int fd)
 {
-	int r;
-
 	vmm->console.file = vmm->options.console_fd;
 	vmm->console.limit = CONSOLE_KEPT_MAX;
 	vmm->console.line = console_line;
 	vmm->console.observer = vmm;
-	r = line_relay_start(&vmm->console, &vmm->loop, vmm->process.console);
-	if (r < 0)
-		return r;
-	vmm->diagnostics.file = -1;
-	vmm->diagnostics.line = diagnostic_line;
-	vmm->diagnostics.observer = vmm;
-	return line_relay_start(&vmm->diagnostics, &vmm->loop, vmm->process.diagnostics);
+	return line_relay_start(&vmm->console, &vmm->loop, fd);
 }
 
 static int follow_control(struct vmm *vmm)
@@ -343,54 +238,44 @@ static int follow_control(struct vmm *vmm)
 
 static int lock(struct vmm *vmm, int directory)
 {
-	static const struct jail_syscall_set *const sets[] = { &jail_calls_process,
-							       &vsock_muxer_calls,
-							       &vhost_user_calls, &main_call_set };
-	const int keep[] = {
-		vmm->loop.epoll_fd,
-		vmm->process.pid_fd,
-		vmm->process.vhost_user,
-		vmm->process.console,
-		vmm->process.diagnostics,
-		vmm->options.audit_fd,
-		vmm->options.control_fd,
-		vmm->options.console_fd,
-		directory,
-		vsock_muxer_listener(vmm->muxer),
-	};
+	const struct vmm_form *form = vmm->form;
+	const struct jail_syscall_set *sets[SETS_MAX] = { &jail_calls_process, &vsock_muxer_calls,
+							  &daemon_calls };
 	const struct jail_rlimit rlimits[] = {
 		{ RLIMIT_CORE, 0 },
 		{ RLIMIT_NOFILE, vmm->connections_max + SPARE_DESCRIPTORS },
 		{ RLIMIT_MEMLOCK, 0 },
 	};
 	const struct jail_spec spec = {
-		.component = COMPONENT,
+		.component = DAEMON_COMPONENT,
 		.syscall_sets = sets,
-		.syscall_set_count = sizeof(sets) / sizeof(sets[0]),
-		.scope_allowed = JAIL_SCOPE_SIGNAL, /* to end the engine */
+		.syscall_set_count = COMMON_SETS + form->syscall_set_count,
+		.scope_allowed = form->scope_allowed,
 		.rlimits = rlimits,
 		.rlimit_count = sizeof(rlimits) / sizeof(rlimits[0]),
 		.namespaces =
 			CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
 		.empty_root = true,
-		.keep_fds = keep,
-		.keep_fd_count = sizeof(keep) / sizeof(keep[0]),
+		/* What was not ours was closed at the start. */
+		.keep_all_fds = true,
 	};
 	struct jail_report report = { 0 };
 	char text[JAIL_REPORT_TEXT_MAX];
-	int r = jail_enter(&spec, &report);
+	int r;
 
+	memcpy(sets + COMMON_SETS, form->syscall_sets, form->syscall_set_count * sizeof(sets[0]));
+	r = jail_enter(&spec, &report);
 	if (r < 0) {
 		log_error("cannot lock the vsock device: stage %s: %s; not running the guest",
 			  report.failed_stage, strerror(-r));
-		end_with(vmm, ENGINE_FAILED, "the vsock device could not be locked");
+		daemon_end(vmm, ENGINE_FAILED, "the vsock device could not be locked");
 		return r;
 	}
 	/* The empty root took the working directory away. */
 	if (fchdir(directory) < 0)
 		return -errno;
 	(void)jail_report_text(&report, text, sizeof(text));
-	audit_channel_jail(&vmm->audit, COMPONENT, text);
+	audit_channel_jail(&vmm->audit, DAEMON_COMPONENT, text);
 	log_info("in force: %s", text);
 	return 0;
 }
@@ -414,19 +299,12 @@ static int start(struct vmm *vmm)
 		log_error("cannot listen on %s: %s", vmm->options.socket_base, strerror(-r));
 		return r;
 	}
-	r = start_engine(vmm);
-	if (r < 0)
-		return r;
-	r = lock(vmm, directory);
+	r = prepare_engine(vmm);
 	if (r == 0)
-		r = make_device(vmm);
-	if (r == 0)
-		r = follow_engine(vmm);
+		r = lock(vmm, directory);
 	if (r == 0)
 		r = follow_control(vmm);
-	if (r == 0)
-		r = vhost_user_start(vmm->backend, vmm->device, steal_fd(&vmm->process.vhost_user));
-	return r;
+	return r == 0 ? vmm->form->begin(vmm) : r;
 }
 
 /* ---- run and end -------------------------------------------------------------------------------
@@ -440,77 +318,42 @@ static void run(struct vmm *vmm)
 		int r = event_loop_run_once(&vmm->loop, more ? 0 : -1);
 
 		if (r < 0) {
-			end_with(vmm, ENGINE_FAILED, strerror(-r));
+			daemon_end(vmm, ENGINE_FAILED, strerror(-r));
 			return;
 		}
-		more = vsock_device_run(vmm->device);
-		if (more < 0) {
-			report_violation(vmm, vsock_device_error(vmm->device));
-			end_with(vmm, VIOLATION, vsock_device_error(vmm->device));
-		}
+		more = vmm->form->serve(vmm);
 	}
-}
-
-/* Makes sure that the engine is gone, and draws the reason from how it went. */
-static void reap(struct vmm *vmm)
-{
-	siginfo_t status = { 0 };
-	char text[TEXT_MAX];
-
-	if (vmm->process.pid_fd < 0)
-		return;
-	if (vmm->ending != RUNNING)
-		(void)syscall(SYS_pidfd_send_signal, vmm->process.pid_fd, SIGKILL, NULL, 0);
-	while (waitid(P_PIDFD, (id_t)vmm->process.pid_fd, &status, WEXITED) < 0 && errno == EINTR)
-		;
-	if (vmm->console.loop)
-		line_relay_finish(&vmm->console);
-	if (vmm->diagnostics.loop)
-		line_relay_finish(&vmm->diagnostics);
-	if (vmm->ending != RUNNING)
-		return;
-	if (status.si_code == CLD_EXITED && status.si_status == 0) {
-		/* The panic's text is in `details` already. */
-		if (vmm->panicked)
-			vmm->ending = GUEST_PANIC;
-		else
-			end_with(vmm, POWERED_OFF, "");
-		return;
-	}
-	(void)snprintf(text, sizeof(text), "%s ended with %s %d%s%s", vmm->engine->name,
-		       status.si_code == CLD_EXITED ? "status" : "signal", status.si_status,
-		       vmm->last_diagnostic[0] ? ": " : "", vmm->last_diagnostic);
-	end_with(vmm, ENGINE_FAILED, text);
 }
 
 static int finish(struct vmm *vmm)
 {
-	char text[TEXT_MAX + 64];
+	char text[DAEMON_TEXT_MAX + 64];
 	bool good = vmm->ending == POWERED_OFF || vmm->ending == STOPPED;
 
-	audit_channel_flush(&vmm->audit, COMPONENT);
+	audit_channel_flush(&vmm->audit, DAEMON_COMPONENT);
 	(void)snprintf(text, sizeof(text), "end %s%s%s", ending_name(vmm->ending),
 		       vmm->details[0] ? ": " : "", vmm->details);
 	if (good)
 		log_info("%s", text);
 	else
 		log_error("the guest ended: %s", text + strlen("end "));
-	tell_control(vmm, text);
+	daemon_tell_control(vmm, text);
 	return good ? 0 : EXIT_MATCHLOCK;
 }
 
 static void release(struct vmm *vmm)
 {
-	vhost_user_free(vmm->backend);
-	vsock_device_free(vmm->device);
+	if (vmm->form)
+		vmm->form->release(vmm);
 	vsock_muxer_free(vmm->muxer);
 	event_loop_release(&vmm->loop);
 }
 
-static int keep_out_of_children(const struct vmm_options *options)
+/* Keeps what the command line names, and nothing else, of the caller's descriptors. */
+static int take_descriptors(const struct vmm_options *options)
 {
 	const int fds[] = { options->audit_fd, options->control_fd, options->console_fd,
-			    options->machine.memory_fd };
+			    options->machine.memory_fd, options->machine.doorbell_fd };
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (fds[i] >= 0 && set_close_on_exec(fds[i], true) < 0) {
@@ -518,13 +361,13 @@ static int keep_out_of_children(const struct vmm_options *options)
 			return -EBADF;
 		}
 	}
-	return 0;
+	return descriptors_close_others(fds, sizeof(fds) / sizeof(fds[0]));
 }
 
 int main(int argc, char **argv)
 {
 	static struct vmm vmm;
-	char why[TEXT_MAX];
+	char why[DAEMON_TEXT_MAX];
 	int r, status;
 
 	log_configure("matchlock-vmm", LOG_LEVEL_WARNING);
@@ -539,7 +382,7 @@ int main(int argc, char **argv)
 		return r < 0 ? EXIT_MATCHLOCK : 0;
 	}
 	log_configure("matchlock-vmm", vmm.options.level);
-	if (keep_out_of_children(&vmm.options) < 0)
+	if (take_descriptors(&vmm.options) < 0)
 		return EXIT_MATCHLOCK;
 	/* The terminal's signals are meant for the guest's command; `matchlock` passes them on. */
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -549,11 +392,13 @@ int main(int argc, char **argv)
 	audit_channel_init(&vmm.audit, vmm.options.audit_fd);
 	r = start(&vmm);
 	if (r < 0)
-		end_with(&vmm, ENGINE_FAILED, strerror(-r));
+		daemon_end(&vmm, ENGINE_FAILED, strerror(-r));
 	else
 		run(&vmm);
-	reap(&vmm);
+	if (vmm.form)
+		vmm.form->end(&vmm);
 	status = finish(&vmm);
-	release(&vmm);
+	if (!vmm.stuck)
+		release(&vmm);
 	return status;
 }

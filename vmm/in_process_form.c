@@ -1,0 +1,177 @@
+/*
+ * Theory of operation
+ *
+ * All of the machine is made while files can be opened and calls be made. Then main.c locks the
+ * process, with room for threads; begin() starts these, each of which locks itself to what a vCPU
+ * needs, and locks the device thread to what devices need: no new thread, no ioctl. The first
+ * instruction of the guest runs after that.
+ */
+#include "vmm/daemon.h"
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "vmm/kvm_vcpu.h"
+#include "vmm/serial_port.h"
+#include "vmm/virtio_mmio.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Until begin() has started the threads. */
+static const struct jail_syscall_set *const process_sets[] = {
+	&jail_calls_threads, &jail_calls_thread_filter, &kvm_vcpu_calls,
+	&serial_port_calls,  &virtio_mmio_calls,
+};
+/* The device thread's, for good. */
+static const struct jail_syscall_set *const device_sets[] = {
+	&jail_calls_process,
+	&vsock_muxer_calls,
+	&daemon_calls,
+	&virtio_mmio_calls,
+};
+
+static void machine_ended(void *observer, enum kvm_engine_end end, const char *details)
+{
+	struct vmm *vmm = observer;
+
+	/* The console may still hold the panic's text. */
+	if (vmm->console.loop)
+		line_relay_finish(&vmm->console);
+	if (vmm->panicked && (end == KVM_ENGINE_RESET || end == KVM_ENGINE_TRIPLE_FAULT)) {
+		if (vmm->ending == RUNNING)
+			vmm->ending = GUEST_PANIC;
+		return;
+	}
+	switch (end) {
+	case KVM_ENGINE_POWERED_OFF:
+	case KVM_ENGINE_RESET:
+		daemon_end(vmm, POWERED_OFF, details);
+		break;
+	case KVM_ENGINE_TRIPLE_FAULT:
+		daemon_end(vmm, TRIPLE_FAULT, details);
+		break;
+	case KVM_ENGINE_GUEST_PANIC:
+		daemon_end(vmm, GUEST_PANIC, details);
+		break;
+	case KVM_ENGINE_INTERNAL_ERROR:
+		daemon_end(vmm, KVM_INTERNAL_ERROR, details);
+		break;
+	}
+}
+
+static void machine_paused(void *observer)
+{
+	daemon_tell_control(observer, "paused");
+}
+
+static void machine_violation(void *observer, const char *what)
+{
+	daemon_report_violation(observer, what);
+}
+
+static int add_devices(struct vmm *vmm)
+{
+	const struct vsock_device_setup setup = daemon_vsock_setup(vmm);
+	int r = virtio_vsock_new(&setup, &vmm->vsock);
+
+	if (r == 0)
+		r = vsock_muxer_start(vmm->muxer, virtio_vsock_device(vmm->vsock));
+	if (r == 0)
+		r = kvm_engine_add_device(vmm->machine, &virtio_vsock_operations, vmm->vsock);
+	return r;
+}
+
+static int make_machine(struct vmm *vmm, char *why, size_t size)
+{
+	const struct kvm_engine_observer observer = {
+		.ended = machine_ended,
+		.paused = machine_paused,
+		.violation = machine_violation,
+		.observer = vmm,
+	};
+	int r = kvm_engine_open(&vmm->options.machine, &observer, &vmm->machine, why, size);
+
+	if (r < 0)
+		return r;
+	r = add_devices(vmm);
+	return r < 0 ? r : kvm_engine_complete(vmm->machine, why, size);
+}
+
+static int prepare(struct vmm *vmm)
+{
+	char why[ENGINE_TEXT_MAX] = "";
+	int r = make_machine(vmm, why, sizeof(why));
+
+	if (r == 0)
+		r = jail_thread_filter_new(device_sets, ARRAY_LENGTH(device_sets), &vmm->filter);
+	if (r < 0) {
+		const char *text = why[0] ? why : strerror(-r);
+
+		log_error("%s", text);
+		daemon_end(vmm, ENGINE_FAILED, text);
+	}
+	return r;
+}
+
+static int begin(struct vmm *vmm)
+{
+	int r = daemon_follow_console(vmm, kvm_engine_take_console(vmm->machine));
+
+	if (r == 0)
+		r = kvm_engine_start(vmm->machine, &vmm->loop);
+	/* The threads are there. */
+	if (r == 0)
+		r = jail_thread_filter_enter(vmm->filter);
+	if (r == 0)
+		kvm_engine_resume(vmm->machine);
+	return r;
+}
+
+static int serve(struct vmm *vmm)
+{
+	int more = kvm_engine_run_devices(vmm->machine);
+
+	if (!vmm->told_started &&
+	    vsock_device_queue_runs(virtio_vsock_device(vmm->vsock), VSOCK_QUEUE_RECEIVE))
+		daemon_tell_started(vmm);
+	return more;
+}
+
+static bool control(struct vmm *vmm, const char *text)
+{
+	if (strcmp(text, "pause") == 0)
+		kvm_engine_pause(vmm->machine);
+	else if (strcmp(text, "resume") == 0)
+		kvm_engine_resume(vmm->machine);
+	else
+		return false;
+	return true;
+}
+
+static void end(struct vmm *vmm)
+{
+	if (vmm->machine && kvm_engine_stop(vmm->machine) < 0) {
+		log_error("a virtual processor does not come back from KVM; ending all the same");
+		vmm->stuck = true;
+	}
+	if (vmm->console.loop)
+		line_relay_finish(&vmm->console);
+}
+
+static void release(struct vmm *vmm)
+{
+	kvm_engine_free(vmm->machine);
+	virtio_vsock_free(vmm->vsock);
+	jail_thread_filter_free(vmm->filter);
+}
+
+const struct vmm_form in_process_form = {
+	.prepare = prepare,
+	.begin = begin,
+	.serve = serve,
+	.control = control,
+	.end = end,
+	.release = release,
+	.syscall_sets = process_sets,
+	.syscall_set_count = ARRAY_LENGTH(process_sets),
+};

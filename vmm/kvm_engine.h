@@ -1,0 +1,78 @@
+/*
+ * The KVM engine: a machine whose vCPUs run in this process, with virtio-mmio devices that this
+ * process serves.
+ *
+ * Theory of operation. kvm_engine_open() opens every file, makes the machine and its memory and
+ * brings kernel and initrd there; devices are added; kvm_engine_complete() makes what depends on
+ * their number (ACPI tables) and the vCPUs. Then the process is locked, and kvm_engine_start()
+ * starts a thread for each vCPU, each of which locks itself further. From then on there are two
+ * kinds of threads:
+ *
+ *   the device thread, which called all of these: runs the event loop and the devices, tells the
+ *     observer, and makes no ioctl;
+ *   vCPU threads: run guest code, the virtio-mmio registers (virtio_mmio.h has the rules), the
+ *     serial port and the power ports; KVM alone passes queue notifications and interrupts
+ *     (ioeventfd, irqfd), so that no vCPU runs a device.
+ *
+ * A vCPU that ends, whatever ended it, notes the first reason and wakes the device thread.
+ */
+#ifndef VMM_KVM_ENGINE_H
+#define VMM_KVM_ENGINE_H
+
+#include "vmm/engine.h"
+#include "vmm/event_loop.h"
+#include "vmm/virtio_device.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum kvm_engine_end {
+	KVM_ENGINE_POWERED_OFF,
+	KVM_ENGINE_RESET, /* how Linux ends after a panic, too */
+	KVM_ENGINE_TRIPLE_FAULT,
+	KVM_ENGINE_GUEST_PANIC,
+	KVM_ENGINE_INTERNAL_ERROR,
+};
+
+/* On the device thread, from the event loop. */
+struct kvm_engine_observer {
+	/* The guest ended, once; the engine is still to be stopped. */
+	void (*ended)(void *observer, enum kvm_engine_end end, const char *details);
+	void (*paused)(void *observer);
+	/* The guest broke a device's protocol; `what` is static text. May come at any rate. */
+	void (*violation)(void *observer, const char *what);
+	void *observer;
+};
+
+struct kvm_machine;
+
+/* Returns 0, or a negative errno with an explanation. The observer is copied. */
+int kvm_engine_open(const struct engine_config *config, const struct kvm_engine_observer *observer,
+		    struct kvm_machine **ret_engine, char *why, size_t size);
+/* After kvm_engine_stop(), if it was started. */
+void kvm_engine_free(struct kvm_machine *engine);
+
+/* The reading end of the guest's serial console; becomes the caller's. */
+int kvm_engine_take_console(struct kvm_machine *engine);
+
+/* Puts a device behind the next virtio-mmio window. It is borrowed and must outlive the engine.
+ * Returns 0, -ENOSPC, or another negative errno. */
+int kvm_engine_add_device(struct kvm_machine *engine,
+			  const struct virtio_device_operations *operations, void *device);
+
+/* No more devices: makes the rest of the machine. Returns 0, or a negative errno with an
+ * explanation. */
+int kvm_engine_complete(struct kvm_machine *engine, char *why, size_t size);
+
+/* Starts the threads, which lock themselves and rest until kvm_engine_resume(). Returns 0, or a
+ * negative errno. */
+int kvm_engine_start(struct kvm_machine *engine, struct event_loop *loop);
+/* After each round of the event loop: 1 when a device has more to do at once, else 0. */
+int kvm_engine_run_devices(struct kvm_machine *engine);
+/* The observer is told when all vCPUs rest. Resuming what runs does nothing. */
+void kvm_engine_pause(struct kvm_machine *engine);
+void kvm_engine_resume(struct kvm_machine *engine);
+/* Ends all vCPU threads. 0, or -ETIMEDOUT: one is stuck in KVM, and the engine cannot be freed. */
+int kvm_engine_stop(struct kvm_machine *engine);
+
+#endif
