@@ -82,6 +82,7 @@ bench-boot bench-files bench-rollback: bench-%: all
 
 # The testbed (tests/testbed/run.sh): a VM with a real /dev/kvm. Its programs have a build of
 # their own, because run.sh makes them whatever VARIANT is being tested.
+# TESTS='name ...' chooses among the KVM tests.
 .PHONY: testbed testbed-check testbed-long testbed-programs
 TESTBED_RELAY := $(BUILD)/tests/testbed/relay
 $(TESTBED_RELAY): $(BUILD)/tests/testbed/relay.o $(BUILD)/base.a
@@ -104,4 +105,14 @@ testbed: all ## run CMD='...' where /dev/kvm is real, in an emulated VM
 		exit 2; \
 	fi
 	@scripts/guest-kernel.sh
-	@tests/testbed/run.sh -- "$$TESTBED_COMMAND"
+	@MATCHLOCK_BUILD=$(BUILD) tests/testbed/run.sh -- "$$TESTBED_COMMAND"
+
+testbed-check: TESTBED_SECONDS := 420
+testbed-long: TESTBED_SECONDS := 7200
+testbed-long: export MATCHLOCK_LONG := 1
+testbed-long: export MATCHLOCK_TEST_TIMEOUT := 3600
+testbed-check: ## run the KVM tests, tests/kvm/, in one boot of the testbed
+testbed-long: ## the same in their long form
+testbed-check testbed-long: all e2e-drivers
+	@scripts/guest-kernel.sh
+	@MATCHLOCK_BUILD=$(BUILD) tests/testbed/run.sh --boot 60 --timeout $(TESTBED_SECONDS) -- tests/testbed/check.sh $(TESTS)

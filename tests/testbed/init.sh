@@ -10,6 +10,7 @@
 #
 # What it prints goes to the console; its death is the kernel's panic, thus the end of the VM.
 set -eu
+: "${testbed_dir:?}" "${testbed_relay:?}"
 export PATH=/bin
 
 /bin/busybox mkdir -p /bin /proc /sys /dev /host /disk /root
