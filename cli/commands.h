@@ -14,6 +14,8 @@ int command_rollback(int argc, char **argv, const struct paths *paths);
 int command_diff(int argc, char **argv, const struct paths *paths);
 int command_audit(int argc, char **argv, const struct paths *paths);
 int command_doctor(int argc, char **argv, const struct paths *paths);
+int command_trust(int argc, char **argv, const struct paths *paths);
+int command_config(int argc, char **argv, const struct paths *paths);
 int command_version(int argc, char **argv, const struct paths *paths);
 
 #endif

@@ -167,6 +167,8 @@ int environment_build(const struct run_options *options, const struct environmen
 	struct text_list list = { 0 };
 
 	add_facts(&list, options, facts);
+	for (size_t i = 0; i < options->environment_preset.count; i++)
+		add_wish(&list, options->environment_preset.items[i]);
 	for (size_t i = 0; i < options->environment_files.count; i++) {
 		if (add_file(&list, options->environment_files.items[i], problem) < 0) {
 			text_list_free(&list);

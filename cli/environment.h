@@ -22,7 +22,8 @@ struct environment_facts {
 	bool host_image; /* the host's search path means something inside */
 };
 
-/* Adds "NAME=value" strings, each name once; later sources win: facts, files, -e. */
+/* Adds "NAME=value" strings, each name once; later sources win: facts, config.yaml,
+ * files, -e. */
 int environment_build(const struct run_options *options, const struct environment_facts *facts,
 		      struct text_list *ret_environment, struct problem *problem);
 

@@ -4,8 +4,9 @@
 
 #include <string.h>
 
-const char *const command_names[] = { "run",   "rollback", "diff",    "ls",   "rm", "prune",
-				      "audit", "doctor",   "version", "help", NULL };
+const char *const command_names[] = { "run",	 "rollback", "diff",   "ls",	"rm",
+				      "prune",	 "audit",    "doctor", "trust", "config",
+				      "version", "help",     NULL };
 
 size_t command_name_count(void)
 {
@@ -31,6 +32,8 @@ static const char general_help[] =
 	"  prune     forget old sessions\n"
 	"  audit     show or verify a session's log\n"
 	"  doctor    check this machine, and say how to fix what is missing\n"
+	"  trust     look at a project's .matchlock.yaml, and let it take effect\n"
+	"  config    show what config.yaml sets\n"
 	"  version   print the version\n"
 	"  help      explain a command: matchlock help run\n"
 	"\n"
@@ -70,6 +73,10 @@ static const char run_help[] =
 	"  --name NAME            a name for `matchlock rollback NAME` and the like\n"
 	"  --dry-run              print the plan and do nothing\n"
 	"  --json                 plan, or summary at the end (on standard error), as JSON\n"
+	"  --config FILE          settings in place of ~/.config/matchlock/config.yaml's\n"
+	"  --no-config            none\n"
+	"  --no-policy, --no-timeout, --no-quiet, --no-rollback-on-exit, --no-keep-on-success\n"
+	"                         what such a file sets, taken back\n"
 	"  -q, --quiet            only the command's output and errors\n"
 	"  --verbose, --debug     more (`-v` is taken by volumes)\n"
 	"\n"
@@ -140,6 +147,23 @@ static const char doctor_help[] =
 	"Checks what Matchlock needs of this machine, and says how to fix what is missing. Exit\n"
 	"status 0 when `matchlock run` can work, 1 when it cannot.\n";
 
+static const char trust_help[] =
+	"Usage: matchlock trust [--show] [--json] [DIR]\n"
+	"       matchlock trust --remove [DIR]\n"
+	"       matchlock trust --list [--json]\n"
+	"\n"
+	"A project's .matchlock.yaml can take away from what a session in it may do: deny files,\n"
+	"limit memory, ask for a roll-back. It is ignored until you trust it, and again when it\n"
+	"changes. This prints what DIR's (default: here) asks for, and trusts it; --show only\n"
+	"prints. Nothing in it can open anything.\n";
+
+static const char config_help[] =
+	"Usage: matchlock config [--config FILE] [--json]\n"
+	"\n"
+	"Prints the settings of `matchlock run` as config.yaml leaves them, and where each comes\n"
+	"from. The file is $XDG_CONFIG_HOME/matchlock/config.yaml (default ~/.config); flags of\n"
+	"`matchlock run` win over it.\n";
+
 static const char version_help[] = "Usage: matchlock version\n";
 static const char help_help[] = "Usage: matchlock help [COMMAND]\n";
 
@@ -153,6 +177,7 @@ const char *help_text(const char *command)
 		{ "diff", diff_help },	     { "ls", ls_help },
 		{ "rm", rm_help },	     { "prune", prune_help },
 		{ "audit", audit_help },     { "doctor", doctor_help },
+		{ "trust", trust_help },     { "config", config_help },
 		{ "version", version_help }, { "help", help_help },
 	};
 

@@ -69,6 +69,7 @@ static int dispatch(int argc, char **argv)
 		{ "diff", command_diff },	{ "ls", command_ls },
 		{ "rm", command_rm },		{ "prune", command_prune },
 		{ "audit", command_audit },	{ "doctor", command_doctor },
+		{ "trust", command_trust },	{ "config", command_config },
 		{ "version", command_version },
 	};
 	struct problem problem;

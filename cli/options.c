@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "cli/paths.h"
+#include "cli/project_file.h"
 #include "cli/session_record.h"
 
 #include <string.h>
@@ -25,6 +26,13 @@ enum long_only {
 	OPTION_JSON,
 	OPTION_VERBOSE,
 	OPTION_DEBUG,
+	OPTION_CONFIG,
+	OPTION_NO_CONFIG,
+	OPTION_NO_ROLLBACK_ON_EXIT,
+	OPTION_NO_KEEP_ON_SUCCESS,
+	OPTION_NO_TIMEOUT,
+	OPTION_NO_POLICY,
+	OPTION_NO_QUIET,
 };
 
 static const struct option run_long_options[] = {
@@ -51,6 +59,13 @@ static const struct option run_long_options[] = {
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
 	{ "debug", no_argument, NULL, OPTION_DEBUG },
+	{ "config", required_argument, NULL, OPTION_CONFIG },
+	{ "no-config", no_argument, NULL, OPTION_NO_CONFIG },
+	{ "no-rollback-on-exit", no_argument, NULL, OPTION_NO_ROLLBACK_ON_EXIT },
+	{ "no-keep-on-success", no_argument, NULL, OPTION_NO_KEEP_ON_SUCCESS },
+	{ "no-timeout", no_argument, NULL, OPTION_NO_TIMEOUT },
+	{ "no-policy", no_argument, NULL, OPTION_NO_POLICY },
+	{ "no-quiet", no_argument, NULL, OPTION_NO_QUIET },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -155,7 +170,7 @@ int parse_mount_option(const char *text, struct mount_option *ret_mount, struct 
 	if (!mount.host || !mount.guest || !is_guest_place(mount.guest)) {
 		problem_set(problem, STATUS_USAGE,
 			    "-v %s: the guest's path must be absolute or begin with ~/, without . "
-			    "or .. in it, and not be /",
+			    "or .. in it, and not /",
 			    text);
 		free(mount.host);
 		free(mount.guest);
@@ -256,8 +271,38 @@ static int add_environment(struct run_options *options, const char *value, struc
 	return 0;
 }
 
+/* The forms that take back what a configuration file set. */
+static bool unset_flag(struct run_options *options, int option)
+{
+	switch (option) {
+	case OPTION_NO_CONFIG:
+		options->no_config = true;
+		return true;
+	case OPTION_NO_ROLLBACK_ON_EXIT:
+		options->rollback_on_exit = false;
+		return true;
+	case OPTION_NO_KEEP_ON_SUCCESS:
+		options->keep_on_success = false;
+		return true;
+	case OPTION_NO_TIMEOUT:
+		options->timeout_ms = 0;
+		return true;
+	case OPTION_NO_POLICY:
+		free(options->policy);
+		options->policy = NULL;
+		return true;
+	case OPTION_NO_QUIET:
+		options->verbosity = RUN_NORMAL;
+		return true;
+	default:
+		return false;
+	}
+}
+
 static int set_flag(struct run_options *options, int option)
 {
+	if (unset_flag(options, option))
+		return 0;
 	switch (option) {
 	case OPTION_ROLLBACK_ON_EXIT:
 		options->rollback_on_exit = true;
@@ -307,6 +352,8 @@ static int set_option(struct run_options *options, int option, const char *value
 		return set_once(&options->user, "-u", value, problem);
 	case OPTION_POLICY:
 		return set_once(&options->policy, "--policy", value, problem);
+	case OPTION_CONFIG:
+		return set_once(&options->config, "--config", value, problem);
 	case OPTION_NAME:
 		return set_name(options, value, problem);
 	case OPTION_ENGINE:
@@ -330,6 +377,135 @@ static int set_option(struct run_options *options, int option, const char *value
 	}
 }
 
+/* ---- settings ------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	int option;    /* sets it */
+	int others[3]; /* set it too, or take it back; 0: none */
+} settings[SETTING_COUNT] = {
+	[SETTING_ENGINE] = { "engine", OPTION_ENGINE, { 0 } },
+	[SETTING_CPUS] = { "cpus", OPTION_CPUS, { 0 } },
+	[SETTING_MEMORY] = { "memory", OPTION_MEMORY, { 0 } },
+	[SETTING_TIMEOUT] = { "timeout", OPTION_TIMEOUT, { OPTION_NO_TIMEOUT } },
+	[SETTING_IMAGE] = { "image", OPTION_IMAGE, { 0 } },
+	[SETTING_POLICY] = { "policy", OPTION_POLICY, { OPTION_NO_POLICY } },
+	[SETTING_USER] = { "user", 'u', { 0 } },
+	[SETTING_ROLLBACK_ON_EXIT] = { "rollback_on_exit",
+				       OPTION_ROLLBACK_ON_EXIT,
+				       { OPTION_NO_ROLLBACK_ON_EXIT } },
+	[SETTING_KEEP_ON_SUCCESS] = { "keep_on_success",
+				      OPTION_KEEP_ON_SUCCESS,
+				      { OPTION_NO_KEEP_ON_SUCCESS } },
+	[SETTING_QUIET] = { "quiet", 'q', { OPTION_VERBOSE, OPTION_DEBUG, OPTION_NO_QUIET } },
+	[SETTING_VOLUMES] = { "volumes", 'v', { 0 } },
+	[SETTING_ENV] = { "env", 'e', { 0 } },
+};
+
+const char *setting_name(enum run_setting setting)
+{
+	return settings[setting].name;
+}
+
+static void note_source(struct run_options *options, int option)
+{
+	for (size_t i = 0; i < SETTING_COUNT; i++) {
+		bool same = settings[i].option == option;
+
+		for (size_t j = 0; j < ARRAY_LENGTH(settings[i].others); j++)
+			same = same || settings[i].others[j] == option;
+		if (same)
+			options->source[i] = SOURCE_FLAG;
+	}
+}
+
+int run_options_set(struct run_options *options, enum run_setting setting, const char *value,
+		    struct problem *problem)
+{
+	options->source[setting] = SOURCE_CONFIG;
+	if (strcmp(value, "false") == 0 && settings[setting].others[0]) {
+		if (setting == SETTING_QUIET)
+			return set_option(options, OPTION_NO_QUIET, NULL, problem);
+		if (setting == SETTING_ROLLBACK_ON_EXIT || setting == SETTING_KEEP_ON_SUCCESS)
+			return set_option(options, settings[setting].others[0], NULL, problem);
+	}
+	return set_option(options, settings[setting].option, value, problem);
+}
+
+static bool inherits(const struct run_options *options, const struct run_options *preset,
+		     enum run_setting setting)
+{
+	return options->source[setting] == SOURCE_DEFAULT &&
+	       preset->source[setting] != SOURCE_DEFAULT;
+}
+
+static void inherit_text(struct run_options *options, const struct run_options *preset,
+			 enum run_setting setting, char **target, char **value)
+{
+	if (inherits(options, preset, setting))
+		*target = steal_pointer(value);
+}
+
+static int inherit_mounts(struct run_options *options, struct run_options *preset,
+			  struct problem *problem)
+{
+	for (size_t i = 0; i < preset->mount_count; i++) {
+		struct mount_option *mount = &preset->mounts[i];
+		bool replaced = false;
+
+		for (size_t j = 0; j < options->mount_count; j++)
+			replaced = replaced || strcmp(options->mounts[j].guest, mount->guest) == 0;
+		if (replaced)
+			continue;
+		if (options->mount_count == RUN_MOUNTS_MAX)
+			return problem_set(problem, STATUS_USAGE,
+					   "more than %d mounts (-v, and volumes of %s)",
+					   RUN_MOUNTS_MAX, mount->where);
+		options->mounts[options->mount_count++] = *mount;
+		*mount = (struct mount_option){ 0 };
+	}
+	return 0;
+}
+
+static void inherit_booleans(struct run_options *options, const struct run_options *preset)
+{
+	bool asked_now = options->source[SETTING_ROLLBACK_ON_EXIT] == SOURCE_FLAG &&
+			 options->rollback_on_exit;
+
+	if (inherits(options, preset, SETTING_ROLLBACK_ON_EXIT))
+		options->rollback_on_exit = preset->rollback_on_exit;
+	/* Who asks for a roll-back now wants it also after a success. */
+	if (inherits(options, preset, SETTING_KEEP_ON_SUCCESS) && !asked_now)
+		options->keep_on_success = preset->keep_on_success;
+	if (inherits(options, preset, SETTING_QUIET))
+		options->verbosity = preset->verbosity;
+}
+
+int run_options_inherit(struct run_options *options, struct run_options *preset,
+			struct problem *problem)
+{
+	inherit_text(options, preset, SETTING_ENGINE, &options->engine, &preset->engine);
+	inherit_text(options, preset, SETTING_IMAGE, &options->image, &preset->image);
+	inherit_text(options, preset, SETTING_POLICY, &options->policy, &preset->policy);
+	inherit_text(options, preset, SETTING_USER, &options->user, &preset->user);
+	if (inherits(options, preset, SETTING_CPUS))
+		options->cpus = preset->cpus;
+	if (inherits(options, preset, SETTING_MEMORY))
+		options->memory_mib = preset->memory_mib;
+	if (inherits(options, preset, SETTING_TIMEOUT))
+		options->timeout_ms = preset->timeout_ms;
+	inherit_booleans(options, preset);
+	for (size_t i = 0; i < preset->environment.count; i++)
+		text_list_add(&options->environment_preset, preset->environment.items[i]);
+	for (size_t i = 0; i < SETTING_COUNT; i++) {
+		if (inherits(options, preset, (enum run_setting)i))
+			options->source[i] = preset->source[i];
+	}
+	return inherit_mounts(options, preset, problem);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------ */
+
 int run_options_parse(int argc, char **argv, struct run_options *ret_options,
 		      struct problem *problem)
 {
@@ -341,6 +517,7 @@ int run_options_parse(int argc, char **argv, struct run_options *ret_options,
 				     problem)) != -1) {
 		if (option == -2 || set_option(&options, option, optarg, problem) < 0)
 			goto failed;
+		note_source(&options, option);
 	}
 	for (int i = optind; i < argc; i++)
 		text_list_add(&options.command, argv[i]);
@@ -369,7 +546,16 @@ void run_options_free(struct run_options *options)
 	for (size_t i = 0; i < options->mount_count; i++) {
 		free(options->mounts[i].host);
 		free(options->mounts[i].guest);
+		free(options->mounts[i].where);
 	}
+	text_list_free(&options->environment_preset);
+	text_list_free(&options->notices);
+	free(options->config);
+	if (options->project)
+		project_file_free(options->project);
+	free(options->project);
+	free(options->project_path);
+	free(options->project_text);
 	text_list_free(&options->allow_write);
 	free(options->name);
 	text_list_free(&options->command);

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "cli/environment.h"
+#include "cli/project_file.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -252,6 +253,7 @@ static void choose_store(const struct plan *plan, struct plan_export *export,
 static int add_workspace(struct plan *plan, const struct run_options *options,
 			 const struct paths *paths, struct problem *problem)
 {
+	bool read_only = options->project && options->project->read_only;
 	cleanup_free char *host = NULL;
 	struct plan_export *export;
 	struct stat status;
@@ -263,7 +265,7 @@ static int add_workspace(struct plan *plan, const struct run_options *options,
 	if (!S_ISDIR(status.st_mode))
 		return problem_set(problem, STATUS_USAGE, "--workspace %s: is not a directory",
 				   host);
-	if (judge_tree("--workspace", host, false, paths, problem) < 0)
+	if (judge_tree("--workspace", host, read_only, paths, problem) < 0)
 		return -1;
 	if (strcmp(host, paths->home) == 0)
 		text_list_take(&plan->warnings,
@@ -283,8 +285,9 @@ static int add_workspace(struct plan *plan, const struct run_options *options,
 			"--workspace %s: holds Matchlock's state directory %s; move that "
 			"with XDG_STATE_HOME",
 			host, paths->state);
-	export = add_export(plan, "workspace", PLAN_PROFILE_WORKSPACE, host, host, false);
-	choose_store(plan, export, paths);
+	export = add_export(plan, "workspace", PLAN_PROFILE_WORKSPACE, host, host, read_only);
+	if (!read_only)
+		choose_store(plan, export, paths);
 	hide_own_places(export, paths);
 	return 0;
 }
@@ -396,6 +399,39 @@ static int add_mount(struct plan *plan, const struct mount_option *mount, const 
 	return 0;
 }
 
+/* A mistake in a file is corrected there. */
+static void name_source(const struct mount_option *mount, struct problem *problem)
+{
+	cleanup_free char *text = NULL;
+
+	if (!mount->where)
+		return;
+	text = text_copy(problem->text);
+	problem_write(problem, problem->status, "%s: volumes: %s", mount->where,
+		      strncmp(text, "-v ", 3) == 0 ? text + 3 : text);
+}
+
+/* Whoever can write the configuration decides about the next session. The directory that it
+ * usually lies in is hidden from a tree that holds it. */
+static void warn_of_config(struct plan *plan, const struct run_options *options,
+			   const struct paths *paths)
+{
+	cleanup_free char *path = options->config ? realpath(options->config, NULL) : NULL;
+
+	for (size_t i = 0; path && i < plan->export_count; i++) {
+		const struct plan_export *export = &plan->exports[i];
+
+		if (export->read_only || !path_is_within(path, export->host) ||
+		    (path_is_within(path, paths->config) &&
+		     path_is_within(paths->config, export->host)))
+			continue;
+		text_list_take(&plan->warnings,
+			       text_printf("the command can change %s, which decides what later "
+					   "sessions may do; keep it elsewhere",
+					   path));
+	}
+}
+
 static int add_image(struct plan *plan, const struct run_options *options,
 		     const struct paths *paths, struct problem *problem)
 {
@@ -498,12 +534,18 @@ static int choose_policy(struct plan *plan, const struct run_options *options,
 static int judge_wishes(const struct plan *plan, const struct run_options *options,
 			struct problem *problem)
 {
-	if ((options->rollback_on_exit || options->keep_on_success) && !plan_has_writable(plan))
+	/* A file's wish is for the sessions that it fits. */
+	bool asked = options->source[SETTING_ROLLBACK_ON_EXIT] == SOURCE_FLAG ||
+		     options->source[SETTING_KEEP_ON_SUCCESS] == SOURCE_FLAG;
+	bool writable =
+		plan_has_writable(plan) || (options->project && options->project->read_only);
+
+	if (asked && (options->rollback_on_exit || options->keep_on_success) && !writable)
 		return problem_set(problem, STATUS_USAGE,
 				   "%s: there is nothing that could change; add --workspace DIR",
 				   options->rollback_on_exit ? "--rollback-on-exit"
 							     : "--keep-on-success");
-	if (options->allow_write.count > 0 && !plan_has_writable(plan))
+	if (options->allow_write.count > 0 && !writable)
 		return problem_set(problem, STATUS_USAGE,
 				   "--allow-write: there is nothing to write to; add --workspace "
 				   "DIR");
@@ -553,13 +595,18 @@ int plan_make(const struct run_options *options, const struct paths *paths, stru
 	    add_workspace(&plan, options, paths, problem) < 0)
 		goto failed;
 	for (size_t i = 0; i < options->mount_count; i++) {
-		if (add_mount(&plan, &options->mounts[i], paths, problem) < 0)
+		if (add_mount(&plan, &options->mounts[i], paths, problem) < 0) {
+			name_source(&options->mounts[i], problem);
 			goto failed;
+		}
 	}
 	hide_other_stores(&plan);
 	qsort(plan.exports, plan.export_count, sizeof(plan.exports[0]), by_depth);
 	choose_time_zone(&plan, options);
 	judge_home(&plan);
+	warn_of_config(&plan, options, paths);
+	for (size_t i = 0; i < options->notices.count; i++)
+		text_list_add(&plan.warnings, options->notices.items[i]);
 	if (choose_cwd(&plan, options, problem) < 0 || choose_policy(&plan, options, problem) < 0 ||
 	    judge_wishes(&plan, options, problem) < 0 ||
 	    choose_environment(&plan, options, problem) < 0)

@@ -1,6 +1,7 @@
 /* The plan as text, as JSON, and as the file server's configuration. */
 #include "base/cleanup.h"
 #include "cli/plan.h"
+#include "cli/project_file.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +42,18 @@ static void print_export(FILE *out, const struct plan_export *export)
 	}
 }
 
+/* What of it is in force beyond what other lines tell already. */
+static void print_project(FILE *out, const struct run_options *options)
+{
+	cleanup_free char *path = NULL;
+
+	if (!options->project)
+		return;
+	path = quote_word(options->project_path);
+	fprintf(out, "%-12sand %zu rule%s of %s\n", "", options->project->rule_count,
+		options->project->rule_count == 1 ? "" : "s", path);
+}
+
 char *plan_text(const struct plan *plan, const struct run_options *options)
 {
 	cleanup_free char *command = quote_command(options->command.items);
@@ -63,6 +76,7 @@ char *plan_text(const struct plan *plan, const struct run_options *options)
 	for (size_t i = 0; i < plan->export_count; i++)
 		print_export(out, &plan->exports[i]);
 	fprintf(out, "%-12s%s\n", "policy", plan->policy ? plan->policy : "built-in rules");
+	print_project(out, options);
 	for (size_t i = 0; i < options->allow_write.count; i++) {
 		cleanup_free char *glob = quote_word(options->allow_write.items[i]);
 
@@ -123,7 +137,7 @@ json_t *plan_json(const struct plan *plan, const struct run_options *options)
 	}
 	return json_pack(
 		"{s:o, s:o, s:{s:s, s:I, s:I, s:s, s:b}, s:s, s:i, s:i, s:o, s:o, s:o, s:s, s:I, "
-		"s:b, s:b, s:o, s:o}",
+		"s:b, s:b, s:o, s:o, s:o, s:o}",
 		"command", shown_list(&options->command), "directory", shown(plan->cwd), "user",
 		"name", plan->user.name, "uid", (json_int_t)plan->user.uid, "gid",
 		(json_int_t)plan->user.gid, "home", plan->user.home, "home_is_empty",
@@ -134,7 +148,8 @@ json_t *plan_json(const struct plan *plan, const struct run_options *options)
 		(json_int_t)options->timeout_ms, "rollback_on_exit",
 		options->rollback_on_exit ? 1 : 0, "keep_on_success",
 		options->keep_on_success ? 1 : 0, "environment", shown_list(&plan->environment),
-		"warnings", shown_list(&plan->warnings));
+		"warnings", shown_list(&plan->warnings), "config", shown(options->config),
+		"project", shown(options->project_path));
 }
 
 static json_t *strict_list(const struct text_list *list)
@@ -143,6 +158,24 @@ static json_t *strict_list(const struct text_list *list)
 
 	for (size_t i = 0; i < list->count; i++)
 		json_array_append_new(array, json_string(list->items[i]));
+	return array;
+}
+
+static json_t *project_rules_json(const struct project_file *project)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < project->rule_count; i++) {
+		const struct project_rule *rule = &project->rules[i];
+		cleanup_free char *where = text_printf(PROJECT_FILE_NAME ":%u", rule->line);
+
+		json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "list",
+						       project_list_name(rule->list), "pattern",
+						       rule->pattern, "where", where));
+	}
+	/* Not even --allow-write opens the file that the user trusts. */
+	json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "list", "readonly", "pattern",
+					       "/" PROJECT_FILE_NAME, "where", PROJECT_FILE_NAME));
 	return array;
 }
 
@@ -166,6 +199,8 @@ static json_t *export_json(const struct plan_export *export, const struct run_op
 		json_object_set_new(json, "policy", json_string(policy_copy));
 		json_object_set_new(json, "policy_name", json_string(options->policy));
 	}
+	if (options->project && export->profile == PLAN_PROFILE_WORKSPACE)
+		json_object_set_new(json, "rules", project_rules_json(options->project));
 	if (!export->read_only && options->allow_write.count > 0)
 		json_object_set_new(json, "allow", strict_list(&options->allow_write));
 	return json;

@@ -8,9 +8,11 @@
 #include "cli/help.h"
 #include "cli/options.h"
 #include "cli/plan.h"
+#include "cli/project_trust.h"
 #include "cli/session_record.h"
 #include "cli/session_vm.h"
 #include "cli/undo_actions.h"
+#include "cli/user_config.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -430,6 +432,9 @@ int command_run(int argc, char **argv, const struct paths *paths)
 		free(run);
 		return 0;
 	}
+	if (user_config_apply(&run->options, paths, &problem) < 0 ||
+	    project_apply(&run->options, paths, &problem) < 0)
+		goto failed;
 	log_configure("matchlock", levels[run->options.verbosity]);
 	if (plan_make(&run->options, paths, &run->plan, &problem) < 0 ||
 	    refuse_running_name(run, &problem) < 0)

@@ -187,6 +187,15 @@ static int copy_policy(struct session_files *files, const struct plan *plan,
 	return write_file(files->policy, text, length, problem);
 }
 
+/* For whoever asks later what was in force; its rules are in exports.json. */
+static int keep_project(const struct session_files *files, const struct run_options *options,
+			struct problem *problem)
+{
+	cleanup_free char *path = text_printf("%s/project.yaml", files->directory);
+
+	return write_file(path, options->project_text, strlen(options->project_text), problem);
+}
+
 int session_files_complete(struct session_files *files, const struct plan *plan,
 			   const struct run_options *options, const struct paths *paths,
 			   struct problem *problem)
@@ -195,6 +204,8 @@ int session_files_complete(struct session_files *files, const struct plan *plan,
 	json_t *json;
 
 	if (plan->policy && copy_policy(files, plan, problem) < 0)
+		return -1;
+	if (options->project_text && keep_project(files, options, problem) < 0)
 		return -1;
 	for (size_t i = 0; i < plan->export_count; i++) {
 		if (plan->exports[i].store && make_store(&plan->exports[i], plan->id, problem) < 0)

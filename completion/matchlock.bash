@@ -15,7 +15,7 @@ _matchlock_run() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$current")
 		return
 		;;
-	--policy | --env-file)
+	--policy | --env-file | --config)
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
@@ -43,7 +43,8 @@ _matchlock_run() {
 		mapfile -t COMPREPLY < <(compgen -W "--workspace --rollback-on-exit --keep-on-success
 			--image --interactive --tty --env --env-file --workdir --user --cpus --memory
 			--timeout --engine --policy --allow-write --volume --name --dry-run --json
-			--quiet --verbose --debug --help --" -- "$current")
+			--quiet --verbose --debug --config --no-config --no-rollback-on-exit
+			--no-keep-on-success --no-timeout --no-policy --no-quiet --help --" -- "$current")
 	else
 		mapfile -t COMPREPLY < <(compgen -c -- "$current")
 	fi
@@ -59,7 +60,7 @@ _matchlock_command_at() {
 			return
 			;;
 		--workspace | --image | --env | --env-file | --workdir | --user | --cpus | --memory | \
-			--timeout | --engine | --policy | --allow-write | --volume | --name | -e | -w | -u | -v)
+			--timeout | --engine | --policy | --allow-write | --volume | --name | --config | -e | -w | -u | -v)
 			# A value may be split at "=" and ":".
 			i=$((i + 1))
 			[ "${COMP_WORDS[i]}" != "=" ] || i=$((i + 1))
@@ -82,7 +83,7 @@ _matchlock() {
 	local program=${COMP_WORDS[0]} at
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "run rollback diff ls rm prune audit doctor version help
+		mapfile -t COMPREPLY < <(compgen -W "run rollback diff ls rm prune audit doctor trust config version help
 			--help --version" -- "$current")
 		return
 	fi
@@ -131,9 +132,25 @@ _matchlock() {
 		;;
 	ls) mapfile -t COMPREPLY < <(compgen -W "--json --quiet --help" -- "$current") ;;
 	prune) mapfile -t COMPREPLY < <(compgen -W "--older-than --force --help" -- "$current") ;;
+	trust)
+		if [[ $current == -* ]]; then
+			mapfile -t COMPREPLY < <(compgen -W "--show --remove --list --json --help" -- "$current")
+		else
+			compopt -o filenames 2>/dev/null
+			mapfile -t COMPREPLY < <(compgen -d -- "$current")
+		fi
+		;;
+	config)
+		if [ "$previous" = --config ]; then
+			compopt -o filenames 2>/dev/null
+			mapfile -t COMPREPLY < <(compgen -f -- "$current")
+		else
+			mapfile -t COMPREPLY < <(compgen -W "--config --json --help" -- "$current")
+		fi
+		;;
 	doctor) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$current") ;;
 	help)
-		mapfile -t COMPREPLY < <(compgen -W "run rollback diff ls rm prune audit doctor version" \
+		mapfile -t COMPREPLY < <(compgen -W "run rollback diff ls rm prune audit doctor trust config version" \
 			-- "$current")
 		;;
 	esac

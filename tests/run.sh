@@ -17,6 +17,8 @@ export CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent CK_DEFAULT_TIMEOUT=120
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}"
 # What also runs with the sanitizers: what needs no guest, whose programs are static there.
 sanitized=(fs_attack files audit exec)
+# What the tester's own config.yaml sets is not what is tested.
+export XDG_CONFIG_HOME="$logs/config"
 limit=${MATCHLOCK_TEST_TIMEOUT:-900}
 
 # run_one NAME COMMAND...: one test program; adds its results to the totals.
