@@ -104,6 +104,33 @@ START_TEST(a_write_borrows_its_data)
 }
 END_TEST
 
+START_TEST(no_operation_moves_more_than_the_maximum)
+{
+	static uint8_t data[FS_DATA_MAX + 1];
+	struct fs_io fixed = { .size = FS_DATA_MAX };
+	struct fs_readdir list = { .size = FS_DATA_MAX };
+	struct fs_request request;
+
+	put(FS_READ, &fixed, sizeof(fixed), NULL, 0);
+	ck_assert_int_eq(decode(&request), 0);
+	put(FS_WRITE, &fixed, sizeof(fixed), data, fixed.size);
+	ck_assert_int_eq(decode(&request), 0);
+	put(FS_READDIR, &list, sizeof(list), NULL, 0);
+	ck_assert_int_eq(decode(&request), 0);
+	fixed.size++;
+	list.size++;
+	put(FS_READ, &fixed, sizeof(fixed), NULL, 0);
+	ck_assert_int_eq(decode(&request), -EINVAL);
+	put(FS_WRITE, &fixed, sizeof(fixed), data, fixed.size);
+	ck_assert_int_eq(decode(&request), -EINVAL);
+	put(FS_READDIR, &list, sizeof(list), NULL, 0);
+	ck_assert_int_eq(decode(&request), -EINVAL);
+	fixed.size = UINT32_MAX;
+	put(FS_READ, &fixed, sizeof(fixed), NULL, 0);
+	ck_assert_int_eq(decode(&request), -EINVAL);
+}
+END_TEST
+
 START_TEST(lengths_that_disagree_end_the_stream)
 {
 	struct fs_parent fixed = { .parent = 1, .name_length = 4 };
@@ -161,6 +188,7 @@ int main(void)
 	tcase_add_test(tests, frame_headers_have_limits);
 	tcase_add_test(tests, a_rename_decodes);
 	tcase_add_test(tests, a_write_borrows_its_data);
+	tcase_add_test(tests, no_operation_moves_more_than_the_maximum);
 	tcase_add_test(tests, lengths_that_disagree_end_the_stream);
 	tcase_add_test(tests, unknown_operations_are_skipped);
 	tcase_add_test(tests, symlinks_have_targets);

@@ -218,7 +218,10 @@ static void attack_sizes(struct attack *attack, uint64_t node, uint64_t handle)
 	struct fs_setattr set = { .nodeid = node, .valid = FS_SET_SIZE, .size = UINT64_MAX };
 	char *value = calloc(1, FS_XATTR_VALUE_MAX + 1);
 
-	refused(fs_read(client, node, handle, 0, UINT32_MAX), EINVAL, EMSGSIZE, "READ of 4 GiB");
+	/* Not EMSGSIZE, with which the budget of the frame would refuse it. */
+	refused(fs_read(client, node, handle, 0, UINT32_MAX), EINVAL, EINVAL, "READ of 4 GiB");
+	refused(fs_read(client, node, handle, 0, FS_DATA_MAX + 1), EINVAL, EINVAL,
+		"READ of a byte too many");
 	refused(fs_read(client, node, handle, UINT64_MAX, 10), EINVAL, EINVAL,
 		"READ at a negative offset");
 	for (int i = 0; i < 2; i++)
