@@ -1,6 +1,9 @@
 /*
- * A hostile guest against the real file server: fs_attack SERVER_PROGRAM. Prints TAP. The classes
- * are those of the design's list of attacks on files.
+ * A hostile guest against the real file server:
+ *
+ *     fs_attack SERVER_PROGRAM [[--except] CLASS...]
+ *
+ * Prints TAP. The classes are those of the design's list of attacks on files.
  */
 #include "tests/e2e/lib/attack.h"
 
@@ -228,6 +231,18 @@ static void run_class(struct attack *attack, const char *name, void (*class)(str
 	remove_base(&own);
 }
 
+/* Whether the arguments, those behind the server's program, name this class. */
+static bool is_wanted(int count, char **arguments, const char *class)
+{
+	bool except = count > 0 && strcmp(arguments[0], "--except") == 0;
+
+	for (int i = except; i < count; i++) {
+		if (strcmp(arguments[i], class) == 0)
+			return !except;
+	}
+	return except || count == 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -242,14 +257,16 @@ int main(int argc, char **argv)
 		{ "cold nodes", attack_cold_nodes },
 		{ "special files", attack_special_files },
 		{ "crossings", attack_crossings },
+		{ "mounts", attack_mounts },
 		{ "denied paths", attack_denied_paths },
 		{ "undo", attack_undo },
+		{ "full disk", attack_full_disk },
 		{ "single file", attack_single_file },
 	};
 	struct attack attack = { 0 };
 
 	if (argc < 2) {
-		fprintf(stderr, "usage: fs_attack SERVER_PROGRAM [CLASS]\n");
+		fprintf(stderr, "usage: fs_attack SERVER_PROGRAM [[--except] CLASS...]\n");
 		return 2;
 	}
 	attack.program = argv[1];
@@ -257,7 +274,7 @@ int main(int argc, char **argv)
 	/* A server that hangs must fail the test, not hold it up. */
 	alarm(120);
 	for (size_t i = 0; i < sizeof(classes) / sizeof(*classes); i++) {
-		if (argc < 3 || strcmp(argv[2], classes[i].name) == 0)
+		if (is_wanted(argc - 2, argv + 2, classes[i].name))
 			run_class(&attack, classes[i].name, classes[i].class);
 	}
 	printf("1..%u\n", tests);

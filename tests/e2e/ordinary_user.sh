@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# The end-to-end tests once more as an ordinary user whom this test makes (and removes). Run by
-# root alone: an ordinary user's own `make check` is that run already.
+# Every release test once more as an ordinary user whom this test makes (and removes). Run by root
+# alone: an ordinary user's own `make check` is that run already.
+#
+# MATCHLOCK_USER_TESTS names the tests instead, as tests/run.sh takes them.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 if [ "$(id -u)" -ne 0 ]; then
 	echo "1..1"
 	echo "ok 1 - this whole run is an ordinary user's"
 	exit 0
+fi
+# A place for mounts of our own, which end with this test.
+if [ "${1:-}" != inside ]; then
+	exec unshare --mount --propagation private -- bash "$0" inside
 fi
 
 name=matchlock-test-$$
@@ -15,6 +21,7 @@ cleanup()
 {
 	pkill -KILL -u "$name" 2>/dev/null
 	userdel "$name" 2>/dev/null
+	umount -q -l /dev/fuse "$home/dev" 2>/dev/null
 	rm -rf "$home"
 }
 trap cleanup EXIT
@@ -22,29 +29,55 @@ useradd --no-create-home --home-dir "$home" --shell /bin/bash "$name" || exit 1
 chmod 755 "$home"
 build=$(realpath "${MATCHLOCK_BUILD:-build/release}")
 # The user's own copy of the tree and the kernel: what stands under another's home may be closed.
+# With what is not committed yet, for the programs are built from that.
 git clone -q . "$home/tree"
+git ls-files -z --cached --others --exclude-standard |
+	tar --create --null --ignore-failed-read --files-from - 2>/dev/null | tar --extract -C "$home/tree"
 mkdir -p "$home/tree/build" "$home/.cache/matchlock"
 cp -a "$build" "$home/tree/build/release"
 cp -a "$(dirname "$(scripts/guest-kernel.sh --print)")" "$home/.cache/matchlock/"
 chown -R "$name": "$home"
+# Everybody may open it where udev runs; where it does not, only root may.
+mkdir "$home/dev"
+if [ -e /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then
+	mount -t tmpfs -o mode=755 tmpfs "$home/dev" &&
+		mknod -m 666 "$home/dev/fuse" c 10 229 && mount --bind "$home/dev/fuse" /dev/fuse || exit 1
+fi
 
-run_as_user()
+run_as_user() # ARGUMENT... of tests/run.sh
 {
-	runuser -u "$name" -- env -i HOME="$home" USER="$name" LOGNAME="$name" PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 \
-		bash -c 'cd "$HOME/tree" && tests/run.sh "$@"' user "$@"
+	runuser -u "$name" -- env -i HOME="$home" USER="$name" LOGNAME="$name" PATH=/usr/local/bin:/usr/bin:/bin \
+		LANG=C.UTF-8 MATCHLOCK_BRIEF=1 bash -c 'cd "$HOME/tree" && tests/run.sh "$@"' user "$@"
 }
 
-count=0 status=0
-for test in "--unit release" cli main_job exec audit; do
-	count=$((count + 1))
+# Long ones first, for two run at once.
+tests=(workloads main_job build_inside files guest_boot vsock pipes pty)
+for test in tests/e2e/*.sh; do
+	test=$(basename "$test" .sh)
+	case " ${tests[*]} ordinary_user " in *" $test "*) ;; *) tests+=("$test") ;; esac
+done
+tests+=("--unit release")
+[ -z "${MATCHLOCK_USER_TESTS:-}" ] || mapfile -t tests < <(tr ' ' '\n' <<<"$MATCHLOCK_USER_TESTS")
+
+for ((i = 0; i < ${#tests[@]}; i++)); do
+	while [ "$(jobs -rp | wc -l)" -ge 2 ]; do
+		wait -n
+	done
 	# shellcheck disable=SC2086 # an option and its value
-	if run_as_user $test >"$home/log" 2>&1; then
-		echo "ok $count - $test as an ordinary user: $(tail -n 1 "$home/log")"
+	{ run_as_user ${tests[i]} >"$home/log.$i" 2>&1; echo $? >"$home/status.$i"; } &
+done
+wait
+
+status=0
+for ((i = 0; i < ${#tests[@]}; i++)); do
+	if [ "$(cat "$home/status.$i")" = 0 ]; then
+		echo "ok $((i + 1)) - ${tests[i]} as an ordinary user: $(tail -n 1 "$home/log.$i")"
+		grep -i '# skip' "$home/log.$i" | sed 's/^ */#     /; s/# SKIP/skipped:/I'
 	else
-		echo "not ok $count - $test as an ordinary user"
-		sed 's/^/# /' "$home/log"
+		echo "not ok $((i + 1)) - ${tests[i]} as an ordinary user"
+		sed 's/^/# /' "$home/log.$i"
 		status=1
 	fi
 done
-echo "1..$count"
+echo "1..${#tests[@]}"
 exit $status

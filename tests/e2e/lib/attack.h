@@ -50,8 +50,10 @@ void attack_floods(struct attack *attack);
 void attack_cold_nodes(struct attack *attack);
 void attack_special_files(struct attack *attack);
 void attack_crossings(struct attack *attack);
+void attack_mounts(struct attack *attack);
 void attack_denied_paths(struct attack *attack);
 void attack_undo(struct attack *attack);
+void attack_full_disk(struct attack *attack);
 void attack_single_file(struct attack *attack);
 
 #endif

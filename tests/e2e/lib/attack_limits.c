@@ -240,7 +240,7 @@ static void kill_and_roll_back(struct attack *attack, unsigned steps)
 }
 
 /* A file system that fills up under the session. */
-static void fill_the_disk(struct attack *attack)
+void attack_full_disk(struct attack *attack)
 {
 	static char block[65536];
 	char saved_base[64];
@@ -313,6 +313,5 @@ void attack_undo(struct attack *attack)
 
 	for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++)
 		kill_and_roll_back(attack, steps[i]);
-	fill_the_disk(attack);
 	edit_from_the_host(attack);
 }

@@ -152,13 +152,15 @@ void attack_special_files(struct attack *attack)
 
 /* ---- crossings ------------------------------------------------------------------------------ */
 
-static void attack_mounts(struct attack *attack)
+void attack_mounts(struct attack *attack)
 {
 	uint64_t node;
 
+	start(attack, "", "");
 	if (mkdir(in_tree(attack, "mounted"), 0755) ||
 	    mount(attack->outside, in_tree(attack, "mounted"), NULL, MS_BIND, NULL)) {
 		skip("bind mount inside the tree", "may not mount");
+		stop(attack);
 		return;
 	}
 	refused(fs_lookup(&attack->client, FS_NODE_ROOT, "mounted", &node), EACCES, EACCES,
@@ -166,6 +168,7 @@ static void attack_mounts(struct attack *attack)
 	refused(fs_remove(&attack->client, FS_RMDIR, FS_NODE_ROOT, "mounted"), EXDEV, EACCES,
 		"removal of a mount point");
 	umount2(in_tree(attack, "mounted"), MNT_DETACH);
+	stop(attack);
 }
 
 static void attack_links_out(struct attack *attack)
@@ -213,7 +216,6 @@ void attack_crossings(struct attack *attack)
 		refused(fs_create(client, 1, links[i], 0644, FS_O_WRITE, NULL, NULL), ELOOP, ELOOP,
 			"create through %s", links[i]);
 	}
-	attack_mounts(attack);
 	attack_links_out(attack);
 	stop(attack);
 }
