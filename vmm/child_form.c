@@ -165,7 +165,7 @@ static void release(struct vmm *vmm)
 	vsock_device_free(vmm->device);
 }
 
-static const struct jail_syscall_set *const sets[] = { &vhost_user_calls, &call_set };
+static const struct jail_syscall_set *const sets[] = { &vhost_user_calls, &call_set, NULL };
 
 const struct vmm_form child_form = {
 	.prepare = prepare,
@@ -174,6 +174,5 @@ const struct vmm_form child_form = {
 	.end = end,
 	.release = release,
 	.syscall_sets = sets,
-	.syscall_set_count = sizeof(sets) / sizeof(sets[0]),
 	.scope_allowed = JAIL_SCOPE_SIGNAL, /* to end the engine */
 };

@@ -13,6 +13,7 @@
 
 #include "jail/jail.h"
 #include "vmm/audit_channel.h"
+#include "vmm/daemon_calls.h"
 #include "vmm/engine.h"
 #include "vmm/event_loop.h"
 #include "vmm/kvm_engine.h"
@@ -55,13 +56,9 @@ struct vmm_form {
 	void (*end)(struct vmm *vmm);
 	/* Not called when a thread could not be ended. */
 	void (*release)(struct vmm *vmm);
-	const struct jail_syscall_set *const *syscall_sets;
-	size_t syscall_set_count;
-	uint64_t scope_allowed; /* JAIL_SCOPE_... */
+	const struct jail_syscall_set *const *syscall_sets; /* up to a NULL */
+	uint64_t scope_allowed;				    /* JAIL_SCOPE_... */
 };
-
-/* The calls that all forms make, beside those of jail_calls_process and the vsock muxer. */
-extern const struct jail_syscall_set daemon_calls;
 
 extern const struct vmm_form child_form;
 extern const struct vmm_form in_process_form;

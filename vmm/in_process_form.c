@@ -8,27 +8,10 @@
  */
 #include "vmm/daemon.h"
 
-#include "base/checked.h"
 #include "base/log.h"
-#include "vmm/kvm_vcpu.h"
-#include "vmm/serial_port.h"
-#include "vmm/virtio_mmio.h"
 
 #include <errno.h>
 #include <string.h>
-
-/* Until begin() has started the threads. */
-static const struct jail_syscall_set *const process_sets[] = {
-	&jail_calls_threads, &jail_calls_thread_filter, &kvm_vcpu_calls,
-	&serial_port_calls,  &virtio_mmio_calls,
-};
-/* The device thread's, for good. */
-static const struct jail_syscall_set *const device_sets[] = {
-	&jail_calls_process,
-	&vsock_muxer_calls,
-	&daemon_calls,
-	&virtio_mmio_calls,
-};
 
 static void machine_ended(void *observer, enum kvm_engine_end end, const char *details)
 {
@@ -103,7 +86,8 @@ static int prepare(struct vmm *vmm)
 	int r = make_machine(vmm, why, sizeof(why));
 
 	if (r == 0)
-		r = jail_thread_filter_new(device_sets, ARRAY_LENGTH(device_sets), &vmm->filter);
+		r = jail_thread_filter_new(device_thread_calls,
+					   daemon_calls_count(device_thread_calls), &vmm->filter);
 	if (r < 0) {
 		const char *text = why[0] ? why : strerror(-r);
 
@@ -172,6 +156,5 @@ const struct vmm_form in_process_form = {
 	.control = control,
 	.end = end,
 	.release = release,
-	.syscall_sets = process_sets,
-	.syscall_set_count = ARRAY_LENGTH(process_sets),
+	.syscall_sets = in_process_calls,
 };

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "vmm/acpi_tables.h"
 #include "vmm/boot_layout.h"
+#include "vmm/daemon_calls.h"
 #include "vmm/guest_kernel_loader.h"
 #include "vmm/guest_ram.h"
 #include "vmm/kvm_cpu_state.h"
@@ -67,8 +68,6 @@ struct kvm_machine {
 	struct outcome outcome;
 	bool told_end;
 };
-
-static const struct jail_syscall_set *const vcpu_sets[] = { &kvm_vcpu_calls, &serial_port_calls };
 
 /* ---- on a vCPU's thread ------------------------------------------------------------------------
  */
@@ -434,7 +433,7 @@ int kvm_engine_complete(struct kvm_machine *engine, char *why, size_t size)
 		r = kvm_vcpus_new(&setup, &engine->vcpus, &step);
 	if (r == 0) {
 		step = "filter for vCPU threads";
-		r = jail_thread_filter_new(vcpu_sets, ARRAY_LENGTH(vcpu_sets),
+		r = jail_thread_filter_new(vcpu_thread_calls, daemon_calls_count(vcpu_thread_calls),
 					   &engine->vcpu_filter);
 	}
 	if (r == -E2BIG)

@@ -33,14 +33,6 @@
 #define COMMON_SETS 3
 #define SETS_MAX 16
 
-/* All that every form does after the lock, beside what its modules declare. */
-static const struct jail_syscall main_calls[] = {
-	JAIL_CALL(SYS_fchdir), /* to the sockets' directory; once */
-	JAIL_CALL(SYS_epoll_wait), JAIL_CALL(SYS_epoll_ctl), JAIL_CALL(SYS_fcntl),
-	JAIL_CALL(SYS_recvfrom),   JAIL_CALL(SYS_sendto),
-};
-const struct jail_syscall_set daemon_calls = JAIL_SET(main_calls);
-
 static const char *ending_name(enum ending ending)
 {
 	switch (ending) {
@@ -239,6 +231,7 @@ static int follow_control(struct vmm *vmm)
 static int lock(struct vmm *vmm, int directory)
 {
 	const struct vmm_form *form = vmm->form;
+	const size_t form_sets = daemon_calls_count(form->syscall_sets);
 	const struct jail_syscall_set *sets[SETS_MAX] = { &jail_calls_process, &vsock_muxer_calls,
 							  &daemon_calls };
 	const struct jail_rlimit rlimits[] = {
@@ -249,7 +242,7 @@ static int lock(struct vmm *vmm, int directory)
 	const struct jail_spec spec = {
 		.component = DAEMON_COMPONENT,
 		.syscall_sets = sets,
-		.syscall_set_count = COMMON_SETS + form->syscall_set_count,
+		.syscall_set_count = COMMON_SETS + form_sets,
 		.scope_allowed = form->scope_allowed,
 		.rlimits = rlimits,
 		.rlimit_count = sizeof(rlimits) / sizeof(rlimits[0]),
@@ -263,7 +256,7 @@ static int lock(struct vmm *vmm, int directory)
 	char text[JAIL_REPORT_TEXT_MAX];
 	int r;
 
-	memcpy(sets + COMMON_SETS, form->syscall_sets, form->syscall_set_count * sizeof(sets[0]));
+	memcpy(sets + COMMON_SETS, form->syscall_sets, form_sets * sizeof(sets[0]));
 	r = jail_enter(&spec, &report);
 	if (r < 0) {
 		log_error("cannot lock the vsock device: stage %s: %s; not running the guest",

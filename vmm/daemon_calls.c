@@ -1,0 +1,38 @@
+#include "vmm/daemon_calls.h"
+
+#include "vmm/kvm_vcpu.h"
+#include "vmm/serial_port.h"
+#include "vmm/virtio_mmio.h"
+#include "vmm/vsock_muxer.h"
+
+static const struct jail_syscall calls[] = {
+	JAIL_CALL(SYS_fchdir), /* to the sockets' directory; once */
+	JAIL_CALL(SYS_epoll_wait), JAIL_CALL(SYS_epoll_ctl), JAIL_CALL(SYS_fcntl),
+	JAIL_CALL(SYS_recvfrom),   JAIL_CALL(SYS_sendto),
+};
+const struct jail_syscall_set daemon_calls = JAIL_SET(calls);
+
+const struct jail_syscall_set *const in_process_calls[] = {
+	&jail_calls_threads, &jail_calls_thread_filter, &kvm_vcpu_calls,
+	&serial_port_calls,  &virtio_mmio_calls,	NULL,
+};
+
+/* No thread is made any more, no file opened, and KVM not spoken to. */
+const struct jail_syscall_set *const device_thread_calls[] = {
+	&jail_calls_process, &vsock_muxer_calls, &daemon_calls, &virtio_mmio_calls, NULL,
+};
+
+const struct jail_syscall_set *const vcpu_thread_calls[] = {
+	&kvm_vcpu_calls,
+	&serial_port_calls,
+	NULL,
+};
+
+size_t daemon_calls_count(const struct jail_syscall_set *const *list)
+{
+	size_t count = 0;
+
+	while (list[count])
+		count++;
+	return count;
+}
