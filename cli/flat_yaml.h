@@ -16,7 +16,7 @@
 
 #define FLAT_YAML_BYTES_MAX (256u * 1024u)
 #define FLAT_YAML_KEYS_MAX 32	  /* of one schema */
-#define FLAT_YAML_ITEMS_MAX 4096u /* of all lists together */
+#define FLAT_YAML_ITEMS_MAX 4000u /* of all lists together */
 
 /* A key that the form does not have on purpose, and why. */
 struct flat_yaml_refusal {

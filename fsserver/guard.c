@@ -66,7 +66,9 @@ static int deny(struct export *export, enum policy_access access, const char *op
 {
 	char flag[HINT_MAX];
 
-	if (!hint && !verdict->hidden) {
+	if (!hint && verdict->final && !verdict->hidden) {
+		hint = "no flag does; change that rule where it is written";
+	} else if (!hint && !verdict->hidden) {
 		write_hint(path2 ? path2 : path, flag);
 		hint = flag;
 	}
@@ -207,8 +209,10 @@ static int guard_identity(struct export *export, enum policy_access access, cons
 	if (verdict.allowed)
 		return 0;
 	return deny(export, access, operation, path, NULL, &verdict,
-		    "inside: cp -p FILE FILE.new && mv FILE.new FILE, which makes it a file of "
-		    "its own");
+		    export->config->file ? "outside: mount the directory that holds all its names"
+					 : "inside: cp -p FILE FILE.new && mv FILE.new FILE, which "
+					   "makes it a file of "
+					   "its own");
 }
 
 static bool judged_before(const struct export *export, const struct handle *handle,

@@ -59,6 +59,7 @@ static void refuse(struct policy_verdict *verdict, const char *rule, const char 
 {
 	verdict->allowed = false;
 	verdict->hidden = false;
+	verdict->final = false;
 	verdict->rule = rule;
 	verdict->reason = reason;
 }
@@ -67,6 +68,7 @@ static void allow(struct policy_verdict *verdict)
 {
 	verdict->allowed = true;
 	verdict->hidden = false;
+	verdict->final = false;
 	verdict->rule = NULL;
 	verdict->reason = NULL;
 }
@@ -365,6 +367,7 @@ static bool read_refused(const struct request *request, const struct policy_matc
 	if (rule == NULL)
 		return false;
 	refuse(request->verdict, rule->label, rule->reason);
+	request->verdict->final = true;
 	return true;
 }
 
@@ -398,8 +401,10 @@ static void judge(struct request *request)
 	}
 	if (matches.any && (refused_by(request, &matches, POLICY_EFFECT_DENY) ||
 			    refused_by(request, &matches, POLICY_EFFECT_READONLY) ||
-			    refused_by(request, &matches, POLICY_EFFECT_HIDE)))
+			    refused_by(request, &matches, POLICY_EFFECT_HIDE))) {
+		request->verdict->final = true;
 		return;
+	}
 	if (matches.any && !request->born)
 		request->born = policy_roots_born(policy->roots, request->text, &length);
 	built_in_refused(request, &matches);
@@ -544,6 +549,9 @@ bool policy_pins(const struct policy *policy, const char *path, struct policy_ve
 	if (rule == NULL)
 		return false;
 	refuse(ret_verdict, rule->label, reason_ancestor);
+	ret_verdict->final = rule->effect == POLICY_EFFECT_HIDE ||
+			     rule->effect == POLICY_EFFECT_DENY ||
+			     rule->effect == POLICY_EFFECT_READONLY;
 	return true;
 }
 

@@ -49,6 +49,7 @@ enum policy_access {
 struct policy_verdict {
 	bool allowed;
 	bool hidden; /* to the guest it does not exist: ENOENT rather than EACCES */
+	bool final;  /* a user's or project's rule refused: no `allow` opens it */
 	/* Static or owned by the policy: the group or rule ("git: .git/hooks/xx", "policy.yaml:12
 	 * deny secrets/xx", with xx for the double star), one sentence why, and never NULL when not
 	 * allowed. When allowed, `rule` is NULL, but for what an explicit `allow` opened: that

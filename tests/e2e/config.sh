@@ -145,8 +145,24 @@ run "$matchlock" audit show last --kind policy
 [[ $out == *"built-in + .matchlock.yaml"* ]]
 ok "the log names both policies" $?
 run "$matchlock" audit show last --denied
-[[ $out == *".matchlock.yaml:3 readonly /docs"* && $out == *"readonly /.matchlock.yaml"* ]]
-ok "denials name the project's rule" $?
+[[ $out == *".matchlock.yaml:3 readonly /docs"* && $out == *"readonly /.matchlock.yaml"* && $out == *"no flag does"* &&
+	$out != *"hint=--allow-write"* ]]
+ok "denials name the project's rule, and promise no flag" $?
+
+# ---- a home directory as workspace: the next session's configuration cannot be planted
+rm -rf "$HOME"
+mkdir "$HOME"
+run "$matchlock" run -q --workspace "$HOME" -- sh -c '
+	mkdir -p evil/matchlock && echo "version: 1" >evil/matchlock/config.yaml
+	ln -s evil .config && echo BAD
+	mv evil .config && echo BAD
+	mkdir .config
+	ln -s ../evil/matchlock .config/matchlock && echo BAD
+	mkdir .config/matchlock && echo BAD
+	mv evil/matchlock .config/matchlock && echo BAD
+	echo done'
+[ "$status" -eq 0 ] && [ "$out" = done ] && [ ! -e "$HOME/.config/matchlock" ]
+ok "config.yaml cannot be planted from inside" $?
 
 echo "1..$count"
 exit $failed
