@@ -15,8 +15,8 @@ trap 'rm -rf "$logs"' EXIT
 export MATCHLOCK_BUILD="${MATCHLOCK_BUILD:-build/release}"
 export CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent CK_DEFAULT_TIMEOUT=120
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}"
-# What also runs with the sanitizers: what needs no guest, whose programs are static there.
-sanitized=(fs_attack files audit exec)
+# What also runs with the sanitizers: all that does without the guest's programs, which are static.
+sanitized=(fs_attack files audit exec vmm_violation vsock)
 # What the tester's own config.yaml sets is not what is tested.
 export XDG_CONFIG_HOME="$logs/config"
 limit=${MATCHLOCK_TEST_TIMEOUT:-900}

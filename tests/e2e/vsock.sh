@@ -10,7 +10,10 @@ trap 'rm -rf "$scratch"' EXIT
 
 kernel=$(scripts/guest-kernel.sh --print) || exit 1
 mkdir "$scratch/root"
-cp "$build/tests/guest/vsock_guest" "$scratch/root/init"
+# Alone in its VM it must be static, which no build with sanitizers is.
+guest=$build/tests/guest/vsock_guest
+[ "$(basename "$build")" != asan ] || guest=build/release/tests/guest/vsock_guest
+cp "$guest" "$scratch/root/init"
 (cd "$scratch/root" && printf 'init\0' | cpio --null -o -H newc --quiet -R 0:0) >"$scratch/initrd" || exit 1
 cat "$kernel/modules.cpio" >>"$scratch/initrd" || exit 1
 
