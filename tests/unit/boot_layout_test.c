@@ -1,0 +1,450 @@
+#include "vmm/acpi_tables.h"
+#include "vmm/boot_layout.h"
+#include "vmm/guest_ram.h"
+#include "vmm/platform.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+
+static struct guest_ram_layout ram;
+static struct guest_memory memory;
+static int memory_fd = -1;
+
+static void set_up(void)
+{
+	memset(&memory, 0, sizeof(memory));
+	ck_assert_int_eq(guest_ram_layout(64 * MIB, 0, 0, &ram), 0);
+	memory_fd = guest_ram_create(&ram, false);
+	ck_assert_int_ge(memory_fd, 0);
+	ck_assert_int_eq(guest_ram_map(&ram, memory_fd, &memory), 0);
+}
+
+static void tear_down(void)
+{
+	guest_memory_release(&memory);
+	close(memory_fd);
+}
+
+static uint64_t get(const uint8_t *bytes, size_t width)
+{
+	uint64_t value = 0;
+
+	for (size_t i = width; i > 0; i--)
+		value = value << 8 | bytes[i - 1];
+	return value;
+}
+
+/* ---- RAM ---------------------------------------------------------------------------------------
+ */
+
+static void expect_ranges(uint64_t length, uint64_t window, uint64_t window_length,
+			  const struct guest_ram_range *wanted, size_t count)
+{
+	struct guest_ram_layout layout;
+	struct guest_ram_range ranges[GUEST_RAM_RANGES_MAX];
+
+	ck_assert_int_eq(guest_ram_layout(length, window, window_length, &layout), 0);
+	ck_assert_uint_eq(guest_ram_ranges(&layout, ranges), count);
+	for (size_t i = 0; i < count; i++) {
+		ck_assert_uint_eq(ranges[i].address, wanted[i].address);
+		ck_assert_uint_eq(ranges[i].length, wanted[i].length);
+		ck_assert_int_eq(ranges[i].type, wanted[i].type);
+	}
+}
+
+START_TEST(ram_ranges)
+{
+	const struct guest_ram_range legacy = { 0, 0x9fc00, GUEST_RAM_USABLE };
+	const struct guest_ram_range reserved = { 0x9fc00, 0x60400, GUEST_RAM_RESERVED };
+	const struct guest_ram_range small[] = { legacy, reserved, { MIB, 63 * MIB, 1 } };
+	const struct guest_ram_range hole[] = {
+		legacy, reserved, { MIB, 3 * GIB - MIB, 1 }, { 4 * GIB, 3 * GIB, 1 }
+	};
+	const struct guest_ram_range window[] = {
+		legacy,
+		reserved,
+		{ MIB, 3 * GIB - 17 * MIB, 1 },
+		{ 3 * GIB - 16 * MIB, 16 * MIB, 2 },
+		{ 4 * GIB, GIB, 1 },
+	};
+	const struct guest_ram_range inside[] = {
+		legacy,
+		reserved,
+		{ MIB, 31 * MIB, 1 },
+		{ 32 * MIB, 4096, 2 },
+		{ 32 * MIB + 4096, 32 * MIB - 4096, 1 },
+	};
+
+	expect_ranges(64 * MIB, 0, 0, small, 3);
+	expect_ranges(6 * GIB, 0, 0, hole, 4);
+	expect_ranges(4 * GIB, 3 * GIB - 16 * MIB, 16 * MIB, window, 5);
+	expect_ranges(64 * MIB, 32 * MIB, 4096, inside, 5);
+}
+END_TEST
+
+START_TEST(ram_limits)
+{
+	struct guest_ram_layout layout;
+
+	ck_assert_int_eq(guest_ram_layout(64 * MIB - 4096, 0, 0, &layout), -EINVAL);
+	ck_assert_int_eq(guest_ram_layout(512 * GIB, 0, 0, &layout), 0);
+	ck_assert_uint_eq(layout.low_length + layout.high_length, 512 * GIB);
+	ck_assert_int_eq(guest_ram_layout(512 * GIB + 4096, 0, 0, &layout), -EINVAL);
+	ck_assert_int_eq(guest_ram_layout(64 * MIB + 1, 0, 0, &layout), -EINVAL);
+	ck_assert_int_eq(guest_ram_layout(64 * MIB, 64 * MIB, 4096, &layout), -EINVAL);
+	ck_assert_int_eq(guest_ram_layout(64 * MIB, 60 * MIB, 8 * MIB, &layout), -EINVAL);
+	ck_assert_int_eq(guest_ram_layout(64 * MIB, 4096, 4096, &layout), -EINVAL);
+	ck_assert_int_eq(guest_ram_layout(64 * MIB, UINT64_MAX - 4095, 8192, &layout), -EINVAL);
+}
+END_TEST
+
+START_TEST(memory_is_sealed)
+{
+	ck_assert_int_eq(fcntl(memory_fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+	ck_assert_int_lt(ftruncate(memory_fd, 0), 0);
+}
+END_TEST
+
+START_TEST(high_memory_follows_low)
+{
+	struct guest_ram_layout large;
+	struct guest_memory mapped = { 0 };
+	char mark = 'x';
+	int fd;
+
+	ck_assert_int_eq(guest_ram_layout(4 * GIB, 0, 0, &large), 0);
+	fd = guest_ram_create(&large, false);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(guest_ram_map(&large, fd, &mapped), 0);
+	ck_assert_int_eq(pwrite(fd, &mark, 1, 3 * (off_t)GIB + 5), 1);
+	ck_assert_int_eq(*(char *)gpa_range(&mapped, 4 * GIB + 5, 1), 'x');
+	ck_assert_ptr_null(gpa_range(&mapped, 3 * GIB, 1));
+	guest_memory_release(&mapped);
+	close(fd);
+}
+END_TEST
+
+/* A file of the given length whose bytes tell their place. */
+static int numbered_file(size_t length)
+{
+	int fd = memfd_create("numbered", MFD_CLOEXEC);
+
+	ck_assert_int_ge(fd, 0);
+	for (size_t i = 0; i < length; i++) {
+		uint8_t byte = (uint8_t)(i ^ i >> 8);
+
+		ck_assert_int_eq(write(fd, &byte, 1), 1);
+	}
+	return fd;
+}
+
+START_TEST(placing_files)
+{
+	const size_t length = 3 * 4096 + 100;
+	int fd = numbered_file(length);
+	uint8_t *target = gpa_range(&memory, 0x200000, length + 1);
+	uint8_t byte;
+
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 0, 0x200000, length), 0);
+	for (size_t i = 0; i < length; i++)
+		ck_assert_uint_eq(target[i], (uint8_t)(i ^ i >> 8));
+	/* Nothing of the file's last page beyond its end, and nothing flows back. */
+	ck_assert_uint_eq(target[length], 0);
+	target[5] = 0xee;
+	ck_assert_int_eq(pread(fd, &byte, 1, 5), 1);
+	ck_assert_uint_eq(byte, 5);
+	/* Not aligned alike: copied. */
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 7, 0x300000, 2 * 4096), 0);
+	target = gpa_range(&memory, 0x300000, 2 * 4096);
+	for (size_t i = 0; i < 2 * 4096; i++)
+		ck_assert_uint_eq(target[i], (uint8_t)((i + 7) ^ (i + 7) >> 8));
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 7, 0x300000, length), -ENODATA);
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 0, 64 * MIB - 4096, 8192), -EFAULT);
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 0, UINT64_MAX - 4095, 4096), -EFAULT);
+	close(fd);
+}
+END_TEST
+
+/* ---- boot --------------------------------------------------------------------------------------
+ */
+
+START_TEST(initrd_places)
+{
+	struct guest_ram_layout windowed;
+	uint64_t address = 0;
+
+	ck_assert_int_eq(boot_layout_initrd(&ram, 0x4000000 - 0x3000, 0x2001, &address), 0);
+	ck_assert_uint_eq(address, 0x4000000 - 0x3000);
+	ck_assert_int_eq(boot_layout_initrd(&ram, 0x4000000 - 0x2fff, 0x2001, &address), -ENOSPC);
+	ck_assert_int_eq(boot_layout_initrd(&ram, 0, UINT64_MAX, &address), -ENOSPC);
+	ck_assert_int_eq(guest_ram_layout(64 * MIB, 48 * MIB, 16 * MIB, &windowed), 0);
+	ck_assert_int_eq(boot_layout_initrd(&windowed, MIB, 4096, &address), 0);
+	ck_assert_uint_eq(address, 48 * MIB - 4096);
+}
+END_TEST
+
+START_TEST(low_memory)
+{
+	const struct boot_layout layout = {
+		.ram = &ram,
+		.command_line = "quiet panic=-1",
+		.initrd_address = 0x3000000,
+		.initrd_length = 0x1234,
+		.acpi_rsdp = BOOT_ACPI_ADDRESS,
+		.seed = { 1, 2, 3 },
+	};
+	const uint8_t *base = gpa_range(&memory, 0, MIB);
+	const uint8_t *params = base + BOOT_PARAMS_ADDRESS;
+
+	ck_assert_int_eq(boot_layout_write(&layout, &memory), 0);
+	ck_assert_uint_eq(get(base + BOOT_GDT_ADDRESS + BOOT_CODE_SELECTOR, 8), BOOT_GDT_CODE);
+	ck_assert_uint_eq(get(base + BOOT_GDT_ADDRESS + BOOT_DATA_SELECTOR, 8), BOOT_GDT_DATA);
+	ck_assert_str_eq((const char *)base + BOOT_COMMAND_LINE_ADDRESS, "quiet panic=-1");
+	/* Every page of the first GiB is itself. */
+	ck_assert_uint_eq(get(base + 0x9000, 8), 0xa003);
+	ck_assert_uint_eq(get(base + 0xa000, 8), 0xb003);
+	for (uint64_t i = 0; i < 512; i++)
+		ck_assert_uint_eq(get(base + 0xb000 + 8 * i, 8), i << 21 | 0x83);
+	ck_assert_uint_eq(get(params + 0x070, 8), 0xe0000);
+	ck_assert_uint_eq(get(params + 0x1fe, 2), 0xaa55);
+	ck_assert_mem_eq(params + 0x202, "HdrS", 4);
+	ck_assert_uint_eq(get(params + 0x218, 4), 0x3000000);
+	ck_assert_uint_eq(get(params + 0x21c, 4), 0x1234);
+	ck_assert_uint_eq(get(params + 0x228, 4), 0x20000);
+	ck_assert_uint_eq(params[0x1e8], 3);
+	ck_assert_uint_eq(get(params + 0x2d0 + 40, 8), MIB);
+	ck_assert_uint_eq(get(params + 0x2d0 + 48, 8), 63 * MIB);
+	ck_assert_uint_eq(get(params + 0x2d0 + 56, 4), 1);
+	ck_assert_uint_eq(get(params + 0x250, 8), 0xc000);
+	ck_assert_uint_eq(get(base + 0xc000 + 8, 4), 9);
+	ck_assert_uint_eq(get(base + 0xc000 + 12, 4), BOOT_SEED_LENGTH);
+	ck_assert_mem_eq(base + 0xc000 + 16, layout.seed, BOOT_SEED_LENGTH);
+}
+END_TEST
+
+START_TEST(long_command_line)
+{
+	char text[BOOT_COMMAND_LINE_MAX + 1];
+	struct boot_layout layout = { .ram = &ram, .command_line = text };
+
+	memset(text, 'a', sizeof(text));
+	text[BOOT_COMMAND_LINE_MAX] = '\0';
+	ck_assert_int_eq(boot_layout_write(&layout, &memory), -E2BIG);
+	text[BOOT_COMMAND_LINE_MAX - 1] = '\0';
+	ck_assert_int_eq(boot_layout_write(&layout, &memory), 0);
+}
+END_TEST
+
+/* ---- ACPI --------------------------------------------------------------------------------------
+ */
+
+#define TABLES_MAX 16384
+#define TABLES_ADDRESS UINT64_C(0xe0000)
+
+static uint8_t tables[TABLES_MAX];
+
+static uint8_t sum(const uint8_t *bytes, size_t length)
+{
+	uint8_t total = 0;
+
+	for (size_t i = 0; i < length; i++)
+		total = (uint8_t)(total + bytes[i]);
+	return total;
+}
+
+/* A table by its guest address, checked. */
+static const uint8_t *table_at(uint64_t address, const char *signature, size_t *ret_length)
+{
+	const uint8_t *table = tables + (address - TABLES_ADDRESS);
+
+	ck_assert_uint_ge(address, TABLES_ADDRESS);
+	ck_assert_uint_lt(address, TABLES_ADDRESS + TABLES_MAX);
+	ck_assert_mem_eq(table, signature, 4);
+	*ret_length = get(table + 4, 4);
+	ck_assert_uint_eq(sum(table, *ret_length), 0);
+	return table;
+}
+
+static int run(const char *directory, const char *command, const char *file)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		int null = open("/dev/null", O_RDWR);
+
+		if (chdir(directory) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
+			_exit(126);
+		execlp("iasl", "iasl", command, file, (char *)NULL);
+		_exit(127);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void write_file(const char *directory, const char *name, const uint8_t *bytes, size_t length)
+{
+	char path[256];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(write(fd, bytes, length), (ssize_t)length);
+	close(fd);
+}
+
+static char *read_text(const char *directory, const char *name)
+{
+	static char text[65536];
+	char path[256];
+	ssize_t length;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+	fd = open(path, O_RDONLY);
+	ck_assert_int_ge(fd, 0);
+	length = read(fd, text, sizeof(text) - 1);
+	ck_assert_int_ge(length, 0);
+	text[length] = '\0';
+	close(fd);
+	return text;
+}
+
+/* Disassembles the table and compiles what came out, without a warning. */
+static void judge_by_iasl(const char *directory, const char *name, const uint8_t *table,
+			  size_t length)
+{
+	char file[64];
+
+	(void)snprintf(file, sizeof(file), "%s.aml", name);
+	write_file(directory, file, table, length);
+	ck_assert_int_eq(run(directory, "-d", file), 0);
+	(void)snprintf(file, sizeof(file), "%s.dsl", name);
+	ck_assert_ptr_null(strstr(read_text(directory, file), "Invalid"));
+	ck_assert_int_eq(run(directory, "-we", file), 0);
+}
+
+static void remove_files(const char *directory)
+{
+	static const char *const names[] = { "dsdt", "facp", "apic", "xsdt" };
+	static const char *const ends[] = { "aml", "dsl" };
+
+	for (size_t i = 0; i < 4; i++) {
+		for (size_t j = 0; j < 2; j++) {
+			char path[256];
+
+			(void)snprintf(path, sizeof(path), "%s/%s.%s", directory, names[i],
+				       ends[j]);
+			(void)unlink(path);
+		}
+	}
+	ck_assert_int_eq(rmdir(directory), 0);
+}
+
+static const struct acpi_setup setups[] = {
+	{ .cpus = 1, .virtio_devices = 0 },
+	{ .cpus = 2, .virtio_devices = 1 },
+	{ .cpus = PLATFORM_CPUS_MAX, .virtio_devices = PLATFORM_VIRTIO_MAX },
+};
+
+START_TEST(acpi)
+{
+	char directory[] = "/tmp/matchlock-acpi-XXXXXX";
+	const uint8_t *xsdt, *fadt, *madt, *dsdt;
+	size_t length, xsdt_length, fadt_length, madt_length, dsdt_length;
+	char last[64];
+
+	ck_assert_ptr_nonnull(mkdtemp(directory));
+	memset(tables, 0xff, sizeof(tables));
+	ck_assert_int_eq(
+		acpi_tables_build(&setups[_i], TABLES_ADDRESS, tables, TABLES_MAX, &length), 0);
+	ck_assert_mem_eq(tables, "RSD PTR ", 8);
+	ck_assert_uint_eq(sum(tables, 20), 0);
+	ck_assert_uint_eq(sum(tables, 36), 0);
+	xsdt = table_at(get(tables + 24, 8), "XSDT", &xsdt_length);
+	ck_assert_uint_eq(xsdt_length, 36 + 16);
+	fadt = table_at(get(xsdt + 36, 8), "FACP", &fadt_length);
+	ck_assert_uint_eq(fadt_length, 276);
+	ck_assert_uint_eq(get(fadt + 40, 4), get(fadt + 140, 8));
+	madt = table_at(get(xsdt + 44, 8), "APIC", &madt_length);
+	ck_assert_uint_eq(madt_length, 44 + 8 * setups[_i].cpus + 12 + 6);
+	dsdt = table_at(get(fadt + 140, 8), "DSDT", &dsdt_length);
+	judge_by_iasl(directory, "dsdt", dsdt, dsdt_length);
+	judge_by_iasl(directory, "facp", fadt, fadt_length);
+	judge_by_iasl(directory, "apic", madt, madt_length);
+	judge_by_iasl(directory, "xsdt", xsdt, xsdt_length);
+	/* What iasl read is what was meant. */
+	ck_assert_ptr_nonnull(
+		strstr(read_text(directory, "facp.dsl"), "Hardware Reduced (V5) : 1"));
+	(void)snprintf(last, sizeof(last), "Device (VR%02u)", setups[_i].virtio_devices - 1);
+	if (setups[_i].virtio_devices > 0)
+		ck_assert_ptr_nonnull(strstr(read_text(directory, "dsdt.dsl"), last));
+	ck_assert_ptr_nonnull(strstr(read_text(directory, "dsdt.dsl"), "PNP0501"));
+	remove_files(directory);
+}
+END_TEST
+
+START_TEST(acpi_limits)
+{
+	struct acpi_setup setup = { .cpus = 0 };
+	size_t length;
+
+	ck_assert_int_eq(acpi_tables_build(&setup, 0, tables, TABLES_MAX, &length), -EINVAL);
+	setup.cpus = PLATFORM_CPUS_MAX + 1;
+	ck_assert_int_eq(acpi_tables_build(&setup, 0, tables, TABLES_MAX, &length), -EINVAL);
+	setup.cpus = 1;
+	setup.virtio_devices = PLATFORM_VIRTIO_MAX + 1;
+	ck_assert_int_eq(acpi_tables_build(&setup, 0, tables, TABLES_MAX, &length), -EINVAL);
+	setup = setups[2];
+	ck_assert_int_eq(acpi_tables_build(&setup, TABLES_ADDRESS, tables, TABLES_MAX, &length), 0);
+	for (size_t capacity = 0; capacity < length; capacity++) {
+		uint8_t *exact = malloc(capacity + 1);
+		size_t written;
+
+		ck_assert_ptr_nonnull(exact);
+		ck_assert_int_eq(
+			acpi_tables_build(&setup, TABLES_ADDRESS, exact, capacity, &written),
+			-ENOSPC);
+		free(exact);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("boot_layout");
+	TCase *tests = tcase_create("boot_layout");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(tests, set_up, tear_down);
+	tcase_set_timeout(tests, 60);
+	tcase_add_test(tests, ram_ranges);
+	tcase_add_test(tests, ram_limits);
+	tcase_add_test(tests, memory_is_sealed);
+	tcase_add_test(tests, high_memory_follows_low);
+	tcase_add_test(tests, placing_files);
+	tcase_add_test(tests, initrd_places);
+	tcase_add_test(tests, low_memory);
+	tcase_add_test(tests, long_command_line);
+	tcase_add_loop_test(tests, acpi, 0, (int)(sizeof(setups) / sizeof(setups[0])));
+	tcase_add_test(tests, acpi_limits);
+	suite_add_tcase(suite, tests);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
