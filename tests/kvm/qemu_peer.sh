@@ -27,20 +27,24 @@ cat >"$work/guest-init" <<'INIT'
 /busybox mount -t sysfs sysfs /sys
 echo "peer-version $(/busybox uname -v)"
 echo "peer-processors $(/busybox nproc)"
-echo "peer-clocks $(/busybox cat /sys/devices/system/clocksource/clocksource0/available_clocksource)"
+clocks=/sys/devices/system/clocksource/clocksource0/available_clocksource
+echo "peer-clocks $(/busybox cat "$clocks")"
 /busybox sleep 0.2
 /busybox reboot -f
 INIT
-busybox=$(command -v busybox) && scripts/make-initramfs.sh "$work/initrd" "$work/guest-init" "$busybox" &&
+busybox=$(command -v busybox) &&
+	scripts/make-initramfs.sh "$work/initrd" "$work/guest-init" "$busybox" &&
 	kernel=$(scripts/guest-kernel.sh --print)
 ok "there are a kernel and an initramfs" $?
 version=$(cat "$kernel/version")
 
+command_line="no_timer_check mitigations=off cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t"
+command_line+=" random.trust_cpu=on console=ttyS0 8250.nr_uarts=1"
 boot() { # PROCESSORS
 	timeout -k 5 100 qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
 		-M microvm,pit=on,pic=on,rtc=on,usb=off -accel kvm -cpu host -smp "$1" -m 256 \
 		-kernel "$kernel/vmlinux" -initrd "$work/initrd" -serial stdio \
-		-append "no_timer_check mitigations=off cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t random.trust_cpu=on console=ttyS0 8250.nr_uarts=1" \
+		-append "$command_line" \
 		</dev/null >"$work/console" 2>"$work/errors"
 }
 for processors in 1 2; do

@@ -4,6 +4,9 @@
  *   relay guest PORT COMMAND...     PID 1 of the VM: runs COMMAND, sends what it writes
  *   relay host BOOT-S RUN-S         reads that from standard input, writes it to standard output
  *                                   and error, and ends with the command's status
+ *   relay listen SOCKET COMMAND...  becomes COMMAND, a server, with a listening socket as
+ *                                   descriptor 3: it may be connected to from then on, and the
+ *                                   server needs no place for a lock that only root has
  *
  * Theory of operation. The guest sends frames: one byte of type, the length of what follows as a
  * little-endian u32, and that many bytes. All streams share the port, so the frame that tells the
@@ -27,6 +30,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,6 +40,7 @@
 #define HEADER_SIZE 5
 #define STATUS_FAILED 125
 #define STATUS_LATE 124
+#define SERVER_FD 3
 
 enum frame_type {
 	FRAME_STARTED = 's',
@@ -80,6 +86,7 @@ static _Noreturn void run_command(char **command, const int output[2], const int
 		_exit(STATUS_FAILED);
 	close(null);
 	execv(command[0], command);
+	dprintf(2, "testbed: cannot run %s: %s\n", command[0], strerror(errno));
 	_exit(127);
 }
 
@@ -252,6 +259,30 @@ static int host(int boot_limit, int run_limit)
 	}
 }
 
+/* ---- server ------------------------------------------------------------------------------ */
+
+static int serve(const char *path, char **command)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	if (strlen(path) >= sizeof(address.sun_path)) {
+		fprintf(stderr, "testbed: the path %s is too long for a socket\n", path);
+		return STATUS_FAILED;
+	}
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    listen(fd, 1) < 0 || dup2(fd, SERVER_FD) < 0) {
+		fprintf(stderr, "testbed: cannot listen on %s: %s\n", path, strerror(errno));
+		return STATUS_FAILED;
+	}
+	if (fd != SERVER_FD)
+		close(fd);
+	execv(command[0], command);
+	fprintf(stderr, "testbed: cannot run %s: %s\n", command[0], strerror(errno));
+	return STATUS_FAILED;
+}
+
 static int seconds(const char *text)
 {
 	long value = strtol(text, NULL, 10);
@@ -263,10 +294,13 @@ int main(int argc, char **argv)
 {
 	if (argc >= 4 && strcmp(argv[1], "guest") == 0)
 		return guest(argv[2], argv + 3);
+	if (argc >= 4 && strcmp(argv[1], "listen") == 0)
+		return serve(argv[2], argv + 3);
 	if (argc == 4 && strcmp(argv[1], "host") == 0) {
 		(void)signal(SIGPIPE, SIG_IGN);
 		return host(seconds(argv[2]), seconds(argv[3]));
 	}
-	fprintf(stderr, "usage: relay guest PORT COMMAND... | relay host BOOT-S RUN-S\n");
+	fprintf(stderr, "usage: relay guest PORT COMMAND... | host BOOT-S RUN-S | "
+			"listen SOCKET COMMAND...\n");
 	return 2;
 }
