@@ -173,6 +173,21 @@ ok "clean environment, -e, -w, an empty home, no standard input" $?
 run "$matchlock" run -u 4321:8765 -- id
 [[ $out == uid=4321*gid=8765* ]]
 ok "-u" $?
+TZ=Asia/Tokyo in_guest 'date +%Z; readlink /etc/localtime'
+[ "$out" = "JST
+$(readlink /etc/localtime)" ]
+ok "the caller's time zone, and the machine's" $?
+# A root of its own, with nothing in it but a shell and the machine's time zone.
+image=$scratch/image
+zone=$(readlink /etc/localtime)
+case $zone in */zoneinfo/*) zone=/usr/share/zoneinfo/${zone##*/zoneinfo/} ;; *) zone= ;; esac
+mkdir -p "$image/bin" "$image$(dirname "${zone:-/usr/none}")"
+cp "$(command -v busybox)" "$image/bin/sh"
+[ -z "$zone" ] || cp "$zone" "$image$zone"
+run "$matchlock" run --image "$image" -- /bin/sh -c 'readlink /etc/localtime; echo there'
+[ "$out" = "${zone:+$zone
+}there" ]
+ok "another root is given the machine's time zone" $?
 out=$(printf 'in\nput' | timeout 60 "$matchlock" run -i -- sh -c 'tr a-z A-Z; echo err >&2' 2>"$scratch/err")
 [ "$out" = $'IN\nPUT' ] && [ "$(cat "$scratch/err")" = err ]
 ok "-i passes standard input on; output and errors stay apart" $?
