@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "cli/memory_window.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,7 +89,8 @@ static void add_text(struct text_list *list, const char *flag, const char *text)
 
 static int start_vmm(struct session_vm *vm, const struct plan *plan,
 		     const struct run_options *options, const struct paths *paths,
-		     const struct guest_kernel *kernel, int audit_fd, struct problem *problem)
+		     const struct guest_kernel *kernel, const struct memory_window *memory,
+		     int audit_fd, struct problem *problem)
 {
 	cleanup_list struct text_list arguments = { 0 };
 	cleanup_free char *console_path = text_printf("%s/console.log", vm->files.directory);
@@ -107,17 +109,28 @@ static int start_vmm(struct session_vm *vm, const struct plan *plan,
 	add_text(&arguments, "--initrd", kernel->initrd);
 	add_number(&arguments, "--cpus", plan->cpus);
 	add_number(&arguments, "--memory", plan->memory_mib);
+	add_number(&arguments, "--memory-fd", memory->fd);
+	if (memory->size > 0) {
+		add_number(&arguments, "--doorbell-fd", memory->doorbell_engine);
+		text_list_add(&arguments, "--window");
+		text_list_take(&arguments,
+			       text_printf("%#llx:%#llx", (unsigned long long)memory->address,
+					   (unsigned long long)memory->size));
+	}
 	add_text(&arguments, "--cid", GUEST_CID);
 	add_text(&arguments, "--socket-base", vm->files.socket_base);
 	add_number(&arguments, "--audit-fd", audit_fd);
 	add_number(&arguments, "--control-fd", control_fd);
 	add_number(&arguments, "--console-fd", console_fd);
 	return start_daemon(&vm->vmm, paths, "matchlock-vmm", &arguments, options->verbosity,
-			    (const int[]){ audit_fd, control_fd, console_fd }, 3, problem);
+			    (const int[]){ audit_fd, control_fd, console_fd, memory->fd,
+					   memory->doorbell_engine },
+			    memory->size > 0 ? 5 : 4, problem);
 }
 
 static int start_fsserver(struct session_vm *vm, const struct run_options *options,
-			  const struct paths *paths, int audit_fd, struct problem *problem)
+			  const struct paths *paths, const struct memory_window *memory,
+			  int audit_fd, struct problem *problem)
 {
 	cleanup_list struct text_list arguments = { 0 };
 	cleanup_fd int config_fd = open(vm->files.config, O_RDONLY | O_CLOEXEC);
@@ -134,10 +147,18 @@ static int start_fsserver(struct session_vm *vm, const struct run_options *optio
 	add_number(&arguments, "--listen-fd", vm->files.files_listen);
 	add_number(&arguments, "--control-fd", control_fd);
 	add_number(&arguments, "--audit-fd", audit_fd);
-	return start_daemon(
-		&vm->fsserver, paths, "matchlock-fsserver", &arguments, options->verbosity,
-		(const int[]){ config_fd, vm->files.files_listen, control_fd, audit_fd }, 4,
-		problem);
+	if (memory->size > 0) {
+		add_number(&arguments, "--doorbell-fd", memory->doorbell_server);
+		text_list_add(&arguments, "--window");
+		text_list_take(&arguments, text_printf("%d:%#llx:%#llx", memory->fd,
+						       (unsigned long long)memory->address,
+						       (unsigned long long)memory->size));
+	}
+	return start_daemon(&vm->fsserver, paths, "matchlock-fsserver", &arguments,
+			    options->verbosity,
+			    (const int[]){ config_fd, vm->files.files_listen, control_fd, audit_fd,
+					   memory->fd, memory->doorbell_server },
+			    memory->size > 0 ? 6 : 4, problem);
 }
 
 static int start_audit(struct session_vm *vm, const struct plan *plan,
@@ -214,6 +235,7 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 			 struct problem *problem)
 {
 	int sources[3] = { -1, -1, -1 };
+	struct memory_window memory = { .fd = -1, .doorbell_engine = -1, .doorbell_server = -1 };
 	int vmm_audit = -1;
 	int fsserver_audit = -1;
 	int result = -1;
@@ -223,11 +245,12 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 	    make_pair(SOCK_SEQPACKET, &sources[1], &vm->audit_socket, problem) < 0 ||
 	    make_pair(SOCK_SEQPACKET, &sources[2], &vmm_audit, problem) < 0)
 		goto out;
-	if (start_vmm(vm, plan, options, paths, kernel, vmm_audit, problem) < 0)
+	if (memory_window_make(plan->memory_mib, &memory, problem) < 0 ||
+	    start_vmm(vm, plan, options, paths, kernel, &memory, vmm_audit, problem) < 0)
 		goto out;
 	if (session_files_complete(&vm->files, plan, options, paths, problem) < 0 ||
 	    start_audit(vm, plan, options, paths, sources, problem) < 0 ||
-	    start_fsserver(vm, options, paths, fsserver_audit, problem) < 0)
+	    start_fsserver(vm, options, paths, &memory, fsserver_audit, problem) < 0)
 		goto out;
 	session_record_add_process(record, "vmm", vm->vmm.pid);
 	session_record_add_process(record, "audit", vm->audit.pid);
@@ -242,6 +265,7 @@ out:
 		close_and_forget(&sources[i]);
 	close_and_forget(&vmm_audit);
 	close_and_forget(&fsserver_audit);
+	memory_window_close(&memory);
 	close_and_forget(&vm->files.files_listen);
 	return result;
 }

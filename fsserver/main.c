@@ -12,6 +12,7 @@
 #include "fsserver/export.h"
 #include "fsserver/ring.h"
 #include "fsserver/session.h"
+#include "fsserver/window.h"
 #include "jail/descriptors.h"
 
 #include <errno.h>
@@ -36,15 +37,39 @@ struct serving {
 	size_t export_count;
 	struct io_uring ring;
 	bool ring_open;
+	struct window window;
 	int listen_fd;
 	int control_fd;
+	int doorbell_fd;
 	int signal_fd;
+};
+
+struct window_option {
+	int fd; /* -1: no window */
+	uint64_t offset;
+	uint64_t size;
+};
+
+struct arguments {
+	int config_fd;
+	int listen_fd;
+	int control_fd;
+	int audit_fd;
+	struct window_option window;
+	int doorbell_fd;
+	const char *config;
+	bool json;
+	bool name_only;
+	bool colour;
+	enum log_level level;
 };
 
 static void usage(FILE *output)
 {
 	fputs("usage: matchlock-fsserver serve --config-fd N --listen-fd N [--control-fd N]\n"
-	      "                                [--audit-fd N] [-q | -v | --debug]\n"
+	      "                                [--audit-fd N] [--window FD:OFFSET:SIZE]\n"
+	      "                                [--doorbell-fd N]\n"
+	      "                                [-q | -v | --debug]\n"
 	      "       matchlock-fsserver rollback --config FILE [--json] [--audit-fd N]\n"
 	      "       matchlock-fsserver diff --config FILE [--json] [--name-only] [--color]\n"
 	      "                               [PATH...]\n",
@@ -191,6 +216,8 @@ static int run(struct serving *serving)
 		.control_fd = serving->control_fd,
 		.signal_fd = serving->signal_fd,
 		.ring = &serving->ring,
+		.window = &serving->window,
+		.doorbell_fd = serving->doorbell_fd,
 	};
 	struct session *session;
 	int result = enter_jail(serving);
@@ -230,17 +257,37 @@ static int clean_up(struct serving *serving)
 	}
 	if (serving->ring_open)
 		io_uring_queue_exit(&serving->ring);
+	window_unmap(&serving->window);
 	report_free(serving->server.report);
 	config_free(serving->config);
 	return result;
 }
 
-static int serve(int config_fd, int listen_fd, int control_fd, int audit_fd)
+/* The descriptor of the guest's memory is gone before the guest's first byte: what is mapped of it
+ * is all that this process has. */
+static int map_window(struct serving *serving, const struct window_option *option)
 {
-	struct serving serving = { .listen_fd = listen_fd,
-				   .control_fd = control_fd,
+	int result;
+
+	if (option->fd < 0)
+		return 0;
+	result = window_map(&serving->window, option->fd, option->offset, option->size);
+	close(option->fd);
+	if (result)
+		log_error("cannot map the window of %llu bytes at %llu of descriptor %d: %s",
+			  (unsigned long long)option->size, (unsigned long long)option->offset,
+			  option->fd, strerror(-result));
+	return result;
+}
+
+static int serve(const struct arguments *arguments)
+{
+	struct serving serving = { .listen_fd = arguments->listen_fd,
+				   .control_fd = arguments->control_fd,
+				   .doorbell_fd = arguments->doorbell_fd,
 				   .signal_fd = -1 };
-	const int given[] = { config_fd, listen_fd, control_fd, audit_fd };
+	const int given[] = { arguments->config_fd, arguments->listen_fd, arguments->control_fd,
+			      arguments->audit_fd,  arguments->window.fd, arguments->doorbell_fd };
 	int result = descriptors_close_others(given, ARRAY_LENGTH(given));
 	int cleaned;
 
@@ -253,7 +300,9 @@ static int serve(int config_fd, int listen_fd, int control_fd, int audit_fd)
 	/* Buffers of a megabyte come and go all the time: keep them on the heap. */
 	mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
 	mallopt(M_TRIM_THRESHOLD, 16 * 1024 * 1024);
-	result = prepare(&serving, config_fd, audit_fd);
+	result = map_window(&serving, &arguments->window);
+	if (!result)
+		result = prepare(&serving, arguments->config_fd, arguments->audit_fd);
 	if (!result)
 		result = run(&serving);
 	cleaned = clean_up(&serving);
@@ -262,23 +311,13 @@ static int serve(int config_fd, int listen_fd, int control_fd, int audit_fd)
 
 /* ---- arguments ------------------------------------------------------------------------------ */
 
-struct arguments {
-	int config_fd;
-	int listen_fd;
-	int control_fd;
-	int audit_fd;
-	const char *config;
-	bool json;
-	bool name_only;
-	bool colour;
-	enum log_level level;
-};
-
 enum {
 	OPTION_CONFIG_FD = 256,
 	OPTION_LISTEN_FD,
 	OPTION_CONTROL_FD,
 	OPTION_AUDIT_FD,
+	OPTION_WINDOW,
+	OPTION_DOORBELL_FD,
 	OPTION_CONFIG,
 	OPTION_JSON,
 	OPTION_NAME_ONLY,
@@ -291,6 +330,8 @@ static const struct option options[] = {
 	{ "listen-fd", required_argument, NULL, OPTION_LISTEN_FD },
 	{ "control-fd", required_argument, NULL, OPTION_CONTROL_FD },
 	{ "audit-fd", required_argument, NULL, OPTION_AUDIT_FD },
+	{ "window", required_argument, NULL, OPTION_WINDOW },
+	{ "doorbell-fd", required_argument, NULL, OPTION_DOORBELL_FD },
 	{ "config", required_argument, NULL, OPTION_CONFIG },
 	{ "json", no_argument, NULL, OPTION_JSON },
 	{ "name-only", no_argument, NULL, OPTION_NAME_ONLY },
@@ -317,6 +358,27 @@ static int parse_fd(const char *text)
 	return (int)number;
 }
 
+/* FD:OFFSET:SIZE */
+static int parse_window(char *text, struct window_option *ret_window)
+{
+	char *offset = strchr(text, ':');
+	char *size = offset ? strchr(offset + 1, ':') : NULL;
+	char *end_offset;
+	char *end_size;
+
+	if (!size)
+		return -1;
+	*offset++ = '\0';
+	*size++ = '\0';
+	errno = 0;
+	ret_window->offset = strtoull(offset, &end_offset, 0);
+	ret_window->size = strtoull(size, &end_size, 0);
+	if (errno || end_offset == offset || *end_offset || end_size == size || *end_size)
+		return -1;
+	ret_window->fd = parse_fd(text);
+	return ret_window->fd < 0 ? -1 : 0;
+}
+
 /* Returns 0, or -1 for a wrong option. */
 static int take_option(struct arguments *arguments, int option)
 {
@@ -335,6 +397,11 @@ static int take_option(struct arguments *arguments, int option)
 	case OPTION_AUDIT_FD:
 		fd = &arguments->audit_fd;
 		break;
+	case OPTION_DOORBELL_FD:
+		fd = &arguments->doorbell_fd;
+		break;
+	case OPTION_WINDOW:
+		return parse_window(optarg, &arguments->window);
 	case OPTION_CONFIG:
 		arguments->config = optarg;
 		return 0;
@@ -378,8 +445,7 @@ static int run_mode(const char *mode, const struct arguments *arguments, char **
 
 	if (strcmp(mode, "serve") == 0 && arguments->config_fd >= 0 && arguments->listen_fd >= 0 &&
 	    path_count == 0)
-		return serve(arguments->config_fd, arguments->listen_fd, arguments->control_fd,
-			     arguments->audit_fd);
+		return serve(arguments);
 	if (strcmp(mode, "rollback") == 0 && arguments->config && path_count == 0)
 		return afterwards_roll_back(&afterwards);
 	if (strcmp(mode, "diff") == 0 && arguments->config)
@@ -395,6 +461,8 @@ int main(int argc, char **argv)
 		.listen_fd = -1,
 		.control_fd = -1,
 		.audit_fd = -1,
+		.window = { .fd = -1 },
+		.doorbell_fd = -1,
 		.level = LOG_LEVEL_WARNING,
 	};
 	int option;

@@ -7,6 +7,7 @@
 #include "fsserver/ring.h"
 #include "fsserver/stream.h"
 #include "fsserver/watch.h"
+#include "fsserver/window.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -23,14 +24,24 @@ enum event {
 	EVENT_SEND = 4,
 	EVENT_JOB = 5,
 	EVENT_WATCH = 6,
+	EVENT_DOORBELL = 7,
 	EVENT_MASK = 7,
 };
+
+/* After the latest news of a channel the next is looked for so long without sleeping, and between
+ * two looks at the ring so long. */
+#define LOOK_NS 50000
+#define RING_LOOK_NS 20000
+#define SESSION_DOORBELLS_MAX 256
 
 struct session {
 	struct session_options options;
 	struct stream *streams;
 	unsigned stream_count;
-	unsigned jobs; /* in the ring */
+	unsigned jobs;		/* in the ring */
+	unsigned channel_count; /* streams over one */
+	bool news;		/* came over one */
+	uint8_t doorbells[SESSION_DOORBELLS_MAX];
 	bool ending;
 	time_t upkeep_second;
 };
@@ -79,6 +90,18 @@ static void ask_end(struct session *session, int fd, unsigned events)
 	set_event(entry, EVENT_END, NULL);
 }
 
+static void ask_doorbell(struct session *session)
+{
+	struct io_uring_sqe *entry;
+
+	if (session->options.doorbell_fd < 0)
+		return;
+	entry = ring_entry(session->options.ring);
+	io_uring_prep_read(entry, session->options.doorbell_fd, session->doorbells,
+			   sizeof(session->doorbells), 0);
+	set_event(entry, EVENT_DOORBELL, NULL);
+}
+
 static void ask_watch(struct session *session, struct stream *stream)
 {
 	struct io_uring_sqe *entry = ring_entry(session->options.ring);
@@ -93,17 +116,42 @@ static void ask_receive(struct session *session, struct stream *stream)
 	struct io_uring_sqe *entry;
 	struct buffer *rx = stream->rx;
 
-	if (stream->receiving || !stream_wants_bytes(stream))
+	if (stream->receiving || (stream->channel_number == 0 && !stream_wants_bytes(stream)))
+		return;
+	if (stream->dead)
 		return;
 	entry = ring_entry(session->options.ring);
-	io_uring_prep_recv(entry, stream->fd, rx->data + rx->length, rx->capacity - rx->length, 0);
+	if (stream->channel_number > 0)
+		io_uring_prep_recv(entry, stream->fd, stream->doorbells, sizeof(stream->doorbells),
+				   0);
+	else
+		io_uring_prep_recv(entry, stream->fd, rx->data + rx->length,
+				   rx->capacity - rx->length, 0);
 	set_event(entry, EVENT_RECEIVE, stream);
 	stream->receiving = true;
+}
+
+/* What a channel takes at once needs no ring. */
+static void send_over_channel(struct stream *stream)
+{
+	int moved = stream_push(stream);
+
+	if (moved < 0)
+		stream->dead = true;
+	else if (channel_peer_sleeps(&stream->channel))
+		/* A full socket holds doorbells enough. */
+		(void)send(stream->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static void ask_send(struct session *session, struct stream *stream)
 {
 	struct io_uring_sqe *entry;
+
+	if (stream->over_channel) {
+		if (!stream->dead)
+			send_over_channel(stream);
+		return;
+	}
 
 	if (stream->sending || stream->dead || !stream_gather(stream))
 		return;
@@ -190,6 +238,10 @@ static void settle_stream(struct session *session, struct stream *stream)
 		link = &(*link)->next;
 	*link = stream->next;
 	session->stream_count--;
+	if (stream->over_channel)
+		session->channel_count--;
+	if (stream->channel_number > 0)
+		window_give_back(session->options.window, stream->channel_number);
 	leave_export(session, stream);
 	stream_free(stream);
 }
@@ -203,6 +255,20 @@ static struct export *find_export(const struct session *session, uint32_t id)
 	return NULL;
 }
 
+static int take_channel(struct session *session, struct stream *stream,
+			const struct fs_hello *hello)
+{
+	struct window *window = session->options.window;
+	int error;
+
+	if (!window || hello->stream_kind != FS_STREAM_REQUESTS)
+		return -EINVAL;
+	error = window_take(window, hello->channel, &stream->channel);
+	if (!error)
+		stream->channel_number = hello->channel;
+	return error;
+}
+
 static int join_export(struct session *session, struct stream *stream, const struct fs_hello *hello)
 {
 	struct export *export = find_export(session, hello->export_id);
@@ -210,6 +276,11 @@ static int join_export(struct session *session, struct stream *stream, const str
 
 	if (!export)
 		return -ENOENT;
+	if (hello->channel > 0) {
+		error = take_channel(session, stream, hello);
+		if (error)
+			return error;
+	}
 	if (hello->stream_kind == FS_STREAM_REQUESTS) {
 		export->request_streams++;
 		stream->export = export;
@@ -244,7 +315,8 @@ static int answer_hello(struct stream *stream, const struct fs_hello *hello, uin
 		error = host_stat(export->root_fd, &stat);
 	if (error)
 		return stream_answer(stream, tag, FS_HELLO, error, NULL, 0);
-	stream->data_max = MIN_OF(MAX_OF(hello->data_max, 4096u), FS_DATA_MAX);
+	stream->data_max = MIN_OF(MAX_OF(hello->data_max, 4096u),
+				  stream->channel_number > 0 ? CHANNEL_DATA_MAX : FS_DATA_MAX);
 	reply.data_max = stream->data_max;
 	if (export->config->read_only)
 		reply.flags |= FS_EXPORT_READ_ONLY;
@@ -349,7 +421,10 @@ static void run_frames(struct session *session, struct stream *stream)
 			stream->ready = true;
 			return;
 		}
-		if (!stream->export)
+		if (stream->channel_number > 0 && !stream->over_channel)
+			end_stream(session, stream, FS_GOODBYE_PROTOCOL,
+				   "a request on the socket of a channel");
+		else if (!stream->export)
 			greet(session, stream, &frame, stream_frame_body(stream));
 		else if (stream->notifies)
 			end_stream(session, stream, FS_GOODBYE_PROTOCOL,
@@ -363,6 +438,12 @@ static void run_frames(struct session *session, struct stream *stream)
 static void serve_stream(struct session *session, struct stream *stream)
 {
 	if (!stream->dead && !stream->ending) {
+		int pulled = stream->over_channel ? stream_pull(stream) : 0;
+
+		if (pulled < 0)
+			end_stream(session, stream, FS_GOODBYE_PROTOCOL,
+				   "a channel's indices are out of range");
+		session->news = session->news || pulled > 0;
 		run_frames(session, stream);
 		if (stream_make_room(stream))
 			stream->dead = true;
@@ -411,7 +492,7 @@ static void on_receive(struct session *session, struct stream *stream, int resul
 	if (result <= 0) {
 		if (result != -EINTR && result != -EAGAIN)
 			stream->dead = true;
-	} else {
+	} else if (stream->channel_number == 0) {
 		stream->rx->length += (size_t)result;
 	}
 	serve_stream(session, stream);
@@ -424,6 +505,11 @@ static void on_send(struct session *session, struct stream *stream, int result)
 		stream->dead = true;
 	else if (result > 0)
 		stream_sent(stream, (size_t)result);
+	/* The reply to HELLO is the last that the socket carries. */
+	if (stream->channel_number > 0 && !stream->tx && !stream->over_channel && !stream->ending) {
+		stream->over_channel = true;
+		session->channel_count++;
+	}
 	if (stream->notifies && !stream->dead)
 		stream_notify(stream);
 	serve_stream(session, stream);
@@ -455,6 +541,14 @@ static void on_watch(struct session *session, struct stream *stream, int result)
 	serve_stream(session, stream);
 }
 
+/* All channels are looked at in each turn, so there is nothing to do but to wait for the next. The
+ * end of the engine, which ends this too, ends the streams by itself. */
+static void on_doorbell(struct session *session, int result)
+{
+	if (result > 0 || result == -EINTR || result == -EAGAIN)
+		ask_doorbell(session);
+}
+
 static void on_event(struct session *session, uint64_t data, int result)
 {
 	void *object = (void *)(uintptr_t)(data & ~(uint64_t)EVENT_MASK);
@@ -478,7 +572,8 @@ static void on_event(struct session *session, uint64_t data, int result)
 	case EVENT_WATCH:
 		on_watch(session, object, result);
 		break;
-	case EVENT_MASK:
+	case EVENT_DOORBELL:
+		on_doorbell(session, result);
 		break;
 	}
 }
@@ -497,6 +592,62 @@ static bool serve_ready(struct session *session)
 		serve_stream(session, stream);
 	}
 	return ready;
+}
+
+/* ---- channels ------------------------------------------------------------------------------- */
+
+static bool any_news(const struct session *session)
+{
+	for (const struct stream *stream = session->streams; stream; stream = stream->next) {
+		if (stream->over_channel && stream_has_news(stream))
+			return true;
+	}
+	return false;
+}
+
+static void serve_channels(struct session *session)
+{
+	struct stream *next;
+
+	for (struct stream *stream = session->streams; stream; stream = next) {
+		next = stream->next;
+		if (stream->over_channel && stream_has_news(stream))
+			serve_stream(session, stream);
+	}
+}
+
+static void say_asleep(struct session *session, bool asleep)
+{
+	for (struct stream *stream = session->streams; stream; stream = stream->next) {
+		if (!stream->over_channel)
+			continue;
+		if (asleep)
+			channel_sleep(&stream->channel);
+		else
+			channel_wake(&stream->channel);
+	}
+}
+
+static uint64_t nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Looks for news until the ring is due for a look, or there are any. */
+static void look_for_news(const struct session *session)
+{
+	uint64_t until = nanoseconds() + RING_LOOK_NS;
+
+	do {
+		for (unsigned i = 0; i < 16; i++) {
+			if (any_news(session))
+				return;
+			__builtin_ia32_pause();
+		}
+	} while (nanoseconds() < until);
 }
 
 static bool upkeep_waits(const struct session *session)
@@ -556,7 +707,9 @@ static void say_goodbye_to_all(struct session *session)
 		if (stream->dead || stream->ending || stream->sending || stream->tx)
 			continue;
 		stream_say_goodbye(stream, FS_GOODBYE_SHUTDOWN, "the session is over");
-		if (stream->tx)
+		if (stream->over_channel)
+			ask_send(session, stream);
+		else if (stream->tx)
 			send(stream->fd, stream->tx->data, stream->tx->length,
 			     MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
@@ -584,6 +737,7 @@ static int finish(struct session *session)
 int session_run(struct session *session)
 {
 	struct report *report = session->options.server->report;
+	uint64_t looks_until = 0;
 	bool ready = false;
 	int result = 0;
 	int ended;
@@ -591,9 +745,25 @@ int session_run(struct session *session)
 	ask_accept(session);
 	ask_end(session, session->options.control_fd, POLLHUP | POLLRDHUP);
 	ask_end(session, session->options.signal_fd, POLLIN);
+	ask_doorbell(session);
 	while (!result && !session->ending && !report_failed(report)) {
-		result = turn(session, !ready);
+		bool looks = session->channel_count > 0 && nanoseconds() < looks_until;
+
+		if (session->channel_count > 0 && !looks && !ready) {
+			say_asleep(session, true);
+			looks = any_news(session);
+		}
+		result = turn(session, !ready && !looks);
+		say_asleep(session, false);
 		ready = serve_ready(session);
+		if (session->channel_count > 0) {
+			serve_channels(session);
+			if (session->news)
+				looks_until = nanoseconds() + LOOK_NS;
+			else if (looks)
+				look_for_news(session);
+			session->news = false;
+		}
 		keep_up(session);
 	}
 	session->ending = true;

@@ -7,6 +7,12 @@
  * the ring, and takes the buffer along. Replies queue at the stream and leave by one gathered
  * send at a time.
  *
+ * A guest that shares memory with this process may have a stream's frames go over a channel.
+ * Channels have no event of the ring: they are looked at in each turn of the loop, and for a while
+ * after the latest news of any, again and again, since a guest that asks tends to ask again at
+ * once. Only then does the thread say that it sleeps and wait for the ring, where the guest's
+ * doorbell arrives.
+ *
  * No stream can harm another: each has its own buffers with fixed maxima, a stream is not read
  * while SESSION_UNSENT_MAX bytes of replies or FS_INFLIGHT_MAX jobs are outstanding, and takes
  * SESSION_TURN frames at most before the others have their turn.
@@ -24,6 +30,7 @@
 
 struct session;
 struct io_uring;
+struct window;
 
 struct session_options {
 	struct server *server;
@@ -33,6 +40,8 @@ struct session_options {
 	int control_fd; /* end of file there ends the session; -1: none */
 	int signal_fd;	/* a signalfd that ends the session; -1: none */
 	struct io_uring *ring;
+	struct window *window; /* NULL or empty: no channels */
+	int doorbell_fd;       /* bytes there are doorbells of any channel; -1: none */
 };
 
 int session_new(const struct session_options *options, struct session **ret_session);

@@ -114,6 +114,56 @@ bool stream_wants_bytes(const struct stream *stream)
 	       stream->rx->length < stream->rx->capacity;
 }
 
+/* ---- over a channel ------------------------------------------------------------------------- */
+
+bool stream_has_news(const struct stream *stream)
+{
+	if (stream->dead)
+		return false;
+	/* What is broken is found out by the one who moves bytes. */
+	if (stream_wants_bytes(stream) && channel_available(&stream->channel) != 0)
+		return true;
+	return stream->tx && channel_room(&stream->channel) != 0;
+}
+
+int stream_pull(struct stream *stream)
+{
+	struct buffer *rx = stream->rx;
+	ssize_t available = channel_available(&stream->channel);
+	size_t part;
+
+	if (available <= 0 || !stream_wants_bytes(stream))
+		return (int)MIN_OF(available, (ssize_t)0);
+	part = MIN_OF((size_t)available, rx->capacity - rx->length);
+	channel_copy(&stream->channel, rx->data + rx->length, part);
+	channel_consume(&stream->channel, part);
+	rx->length += part;
+	return 1;
+}
+
+int stream_push(struct stream *stream)
+{
+	int moved = 0;
+
+	while (stream->tx) {
+		struct buffer *buffer = stream->tx;
+		ssize_t room = channel_room(&stream->channel);
+		size_t part;
+
+		if (room < 0)
+			return (int)room;
+		part = MIN_OF((size_t)room, buffer->length - buffer->sent);
+		if (part == 0)
+			break;
+		channel_put(&stream->channel, buffer->data + buffer->sent, part);
+		stream_sent(stream, part);
+		moved = 1;
+	}
+	if (moved)
+		channel_publish(&stream->channel);
+	return moved;
+}
+
 /* ---- leaving -------------------------------------------------------------------------------- */
 
 void stream_queue(struct stream *stream, struct buffer *buffer)

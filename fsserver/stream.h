@@ -1,11 +1,13 @@
 /*
  * One stream's state: what has arrived, what waits to leave. No system calls here but close().
- * The session owns streams and moves their bytes.
+ * The session owns streams and moves their bytes, by the socket or over a channel (wire/channel.h);
+ * in the latter case the socket carries but doorbells.
  */
 #ifndef FSSERVER_STREAM_H
 #define FSSERVER_STREAM_H
 
 #include "fsserver/operations.h"
+#include "wire/channel.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,6 +16,7 @@
 #include <sys/uio.h>
 
 #define STREAM_GATHER_MAX 16
+#define STREAM_DOORBELLS_MAX 64
 
 struct stream {
 	struct stream *next;
@@ -29,6 +32,11 @@ struct stream {
 	size_t tx_bytes; /* not yet sent */
 	struct iovec vectors[STREAM_GATHER_MAX];
 	struct msghdr message;
+
+	uint32_t channel_number; /* 0: none */
+	bool over_channel;	 /* from the HELLO's reply on */
+	struct channel channel;
+	uint8_t doorbells[STREAM_DOORBELLS_MAX]; /* that came; of no meaning otherwise */
 
 	unsigned jobs; /* in the ring */
 	bool receiving;
@@ -58,6 +66,13 @@ int stream_make_room(struct stream *stream);
 /* Whether the next frame may be executed; whether more may be received. */
 bool stream_may_run(const struct stream *stream);
 bool stream_wants_bytes(const struct stream *stream);
+
+/* Over a channel: whether the guest did anything that lets the stream go on. */
+bool stream_has_news(const struct stream *stream);
+/* Moves bytes from the channel to what has arrived, or from what waits into the channel. Each
+ * returns whether any moved; -EPROTO when the guest broke the channel. */
+int stream_pull(struct stream *stream);
+int stream_push(struct stream *stream);
 
 /* Takes the buffer over. */
 void stream_queue(struct stream *stream, struct buffer *buffer);

@@ -26,6 +26,16 @@ static const uint32_t wanted_flags = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_DO
 				     FUSE_CACHE_SYMLINKS | FUSE_NO_OPEN_SUPPORT |
 				     FUSE_NO_OPENDIR_SUPPORT | FUSE_HANDLE_KILLPRIV_V2;
 
+/* What the kernel is to read or write by one request: whole pages, in a power of two. */
+static uint32_t transfer_max(const struct fused_export *export)
+{
+	uint32_t most = FS_DATA_MAX;
+
+	while (most > export->hello.data_max)
+		most /= 2;
+	return most;
+}
+
 /*
  * Answers the kernel's first request.
  *
@@ -63,9 +73,9 @@ static int answer_init(struct fused_export *export, struct fused_worker *worker)
 	out.flags = flags & in->flags;
 	out.max_background = MAX_BACKGROUND;
 	out.congestion_threshold = MAX_BACKGROUND * 3 / 4;
-	out.max_write = export->hello.data_max;
+	out.max_write = transfer_max(export);
 	out.time_gran = 1;
-	out.max_pages = (uint16_t)(export->hello.data_max / 4096);
+	out.max_pages = (uint16_t)(out.max_write / 4096);
 	fused_answer(worker, &request, &out, sizeof(out));
 	return 0;
 }
@@ -95,6 +105,7 @@ static int make_workers(struct fused_export *export)
 		worker->export = export;
 		worker->fuse_fd = -1;
 		fused_stream_init(&worker->stream);
+		worker->stream.wants_channel = true;
 		result = map_buffer(FUSED_IN_SIZE, &worker->in);
 		if (result == 0)
 			result = map_buffer(FUSED_OUT_SIZE + 4096, &worker->out);
@@ -190,7 +201,7 @@ int fused_export_start(struct fused_export *export, const struct fused_export_op
 	/* What an image has of extended attributes means nothing here, and overlayfs asks. */
 	export->unattributed = (export->hello.flags & FS_EXPORT_IMMUTABLE) != 0;
 	*ret_stage = "mount";
-	result = fused_mount(export->mountpoint, export->hello.root.mode, export->hello.data_max,
+	result = fused_mount(export->mountpoint, export->hello.root.mode, transfer_max(export),
 			     export->read_only || (export->hello.flags & FS_EXPORT_READ_ONLY),
 			     &export->workers[0].fuse_fd);
 	if (result != 0)
@@ -254,6 +265,8 @@ void fused_export_statistics(struct fused_export *export, char *text, size_t cap
 	uint64_t round_trips = 0;
 	uint64_t sent = 0;
 	uint64_t received = 0;
+	uint64_t rings = 0;
+	uint64_t sleeps = 0;
 	size_t length;
 
 	for (uint32_t i = 0; i < export->worker_count; i++) {
@@ -264,16 +277,20 @@ void fused_export_statistics(struct fused_export *export, char *text, size_t cap
 		round_trips += worker->stream.round_trips;
 		sent += worker->stream.bytes_sent;
 		received += worker->stream.bytes_received;
+		rings += worker->stream.rings;
+		sleeps += worker->stream.sleeps;
 	}
 	fused_cache_lock(&export->cache);
 	length = (size_t)snprintf(
 		text, capacity,
 		"export=%u requests=%llu round_trips=%llu posts=%llu sent=%llu "
-		"received=%llu nodes=%zu entries=%u handles=%u content=%zu by_opcode=",
+		"received=%llu rings=%llu sleeps=%llu nodes=%zu entries=%u handles=%u content=%zu "
+		"by_opcode=",
 		export->id, (unsigned long long)requests, (unsigned long long)round_trips,
 		(unsigned long long)export->posts.posts, (unsigned long long)sent,
-		(unsigned long long)received, export->cache.node_count, export->cache.entry_total,
-		export->cache.handle_count, export->cache.content_total);
+		(unsigned long long)received, (unsigned long long)rings, (unsigned long long)sleeps,
+		export->cache.node_count, export->cache.entry_total, export->cache.handle_count,
+		export->cache.content_total);
 	fused_cache_unlock(&export->cache);
 	for (unsigned opcode = 0; opcode < FUSED_OPCODES && length < capacity; opcode++) {
 		uint64_t count = 0;

@@ -10,10 +10,12 @@
 #include "guest-fused/placement.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -21,6 +23,7 @@
 
 struct daemon {
 	struct fused_options options;
+	struct fused_window window;
 	struct fused_export *exports;
 	size_t export_count;
 };
@@ -54,6 +57,25 @@ static int start_exports(struct daemon *daemon)
 		.unix_path = options->unix_socket,
 	};
 	uint32_t workers = options->workers > 0 ? options->workers : default_workers();
+
+	if (options->window_size > 0) {
+		/* Once, now: the path may lead nowhere when the guest's root is in place. */
+		daemon->window.fd = open(options->window_path, O_RDWR | O_CLOEXEC);
+		if (daemon->window.fd < 0) {
+			log_error("cannot open %s: %s", options->window_path, strerror(errno));
+			return -errno;
+		}
+		/* Threads inherit the permission. */
+		if (options->doorbell_port != 0 && ioperm(options->doorbell_port, 1, 1) != 0) {
+			log_error("cannot use I/O port %#x: %s", options->doorbell_port,
+				  strerror(errno));
+			return -errno;
+		}
+		daemon->window.doorbell_port = options->doorbell_port;
+		daemon->window.offset = options->window_offset;
+		daemon->window.size = options->window_size;
+		endpoint.window = &daemon->window;
+	}
 
 	daemon->exports = calloc(options->export_count, sizeof(*daemon->exports));
 	if (daemon->exports == NULL)

@@ -1,5 +1,7 @@
 #include "guest-fused/options.h"
 
+#include "wire/channel.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -9,11 +11,15 @@
 const char fused_usage[] =
 	"usage: guest-fused (--vsock-port N | --unix-socket PATH) --export ID:MOUNTPOINT:ro|rw "
 	"...\n"
-	"                   [--ready-fd N] [--workers N] [--stats] [-f] [-q] [-v] [--debug]\n"
+	"                   [--window PATH:OFFSET:SIZE[:PORT]] [--ready-fd N] [--workers N] "
+	"[--stats]\n"
+	"                   [-f] [-q] [-v] [--debug]\n"
 	"Mounts exports of a Matchlock file server.\n"
 	"  --vsock-port N       reach the server at port N of the host\n"
 	"  --unix-socket PATH   reach the server at a Unix socket\n"
 	"  --export ID:DIR:MODE mount export ID at DIR, MODE ro or rw; may be repeated\n"
+	"  --window P:OFF:SIZE  memory shared with the server: SIZE bytes at OFF of the file P;\n"
+	"                       with :PORT, the I/O port that wakes it\n"
 	"  --ready-fd N         write \"ready ID\" to descriptor N as each mount comes up\n"
 	"  --workers N          threads per export, 1 to 16 (default: by CPUs)\n"
 	"  --stats              print counters at the end; SIGUSR1 prints them at any time\n"
@@ -80,6 +86,31 @@ static int add_export(struct fused_options *options, const char *text)
 	return 0;
 }
 
+/* PATH:OFFSET:SIZE[:PORT] */
+static int parse_window(struct fused_options *options, const char *text)
+{
+	const char *colon = strchr(text, ':');
+	unsigned long port = 0;
+	char *end;
+
+	if (text[0] != '/' || colon == NULL ||
+	    (size_t)(colon - text) >= sizeof(options->window_path))
+		return -EINVAL;
+	memcpy(options->window_path, text, (size_t)(colon - text));
+	errno = 0;
+	options->window_offset = strtoull(colon + 1, &end, 0);
+	if (*end != ':')
+		return -EINVAL;
+	options->window_size = strtoull(end + 1, &end, 0);
+	if (*end == ':')
+		port = strtoul(end + 1, &end, 0);
+	if (errno != 0 || *end != '\0' || port > UINT16_MAX ||
+	    channel_count(options->window_size) == 0)
+		return -EINVAL;
+	options->doorbell_port = (uint16_t)port;
+	return 0;
+}
+
 /* Options that take a value. Returns 0, -EINVAL for a bad value, -ENOENT for another option. */
 static int parse_valued(struct fused_options *options, const char *name, const char *value)
 {
@@ -92,6 +123,8 @@ static int parse_valued(struct fused_options *options, const char *name, const c
 		return *value != '\0' ? 0 : -EINVAL;
 	} else if (strcmp(name, "--export") == 0) {
 		return add_export(options, value);
+	} else if (strcmp(name, "--window") == 0) {
+		return parse_window(options, value);
 	} else if (strcmp(name, "--ready-fd") == 0) {
 		if (!parse_number(value, 0, INT_MAX, &number))
 			return -EINVAL;

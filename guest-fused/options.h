@@ -2,7 +2,8 @@
  * The command line of guest-fused:
  *
  *     guest-fused (--vsock-port N | --unix-socket PATH) --export ID:MOUNTPOINT:ro|rw ...
- *                 [--ready-fd N] [--workers N] [--stats] [-f] [-q] [-v] [--debug]
+ *                 [--window PATH:OFFSET:SIZE[:PORT]] [--ready-fd N] [--workers N] [--stats] [-f]
+ *                 [-q] [-v] [--debug]
  *
  * Strings borrow from argv.
  */
@@ -28,9 +29,13 @@ struct fused_export_option {
 struct fused_options {
 	int64_t vsock_port;	 /* -1: not given */
 	const char *unix_socket; /* NULL: not given */
-	int ready_fd;		 /* -1: nobody waits */
-	uint32_t workers;	 /* per export; 0: by the number of CPUs */
-	bool stats;		 /* counters on standard error at the end */
+	char window_path[FUSED_PATH_MAX];
+	uint64_t window_offset;
+	uint64_t window_size;	/* 0: no window */
+	uint16_t doorbell_port; /* I/O port; 0: doorbells go over the streams */
+	int ready_fd;		/* -1: nobody waits */
+	uint32_t workers;	/* per export; 0: by the number of CPUs */
+	bool stats;		/* counters on standard error at the end */
 	bool help;
 	enum log_level log_level;
 	size_t export_count;

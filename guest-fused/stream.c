@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/vm_sockets.h>
@@ -20,6 +22,10 @@
  */
 #define WAIT_LEAST 16384u
 #define WAIT_MOST 262144u
+/* A reply over a channel is looked for so long before its thread sleeps; the clock is read once in
+ * so many looks. */
+#define LOOK_NS 150000u
+#define LOOKS_AT_ONCE 64u
 
 void fused_stream_init(struct fused_stream *stream)
 {
@@ -68,7 +74,7 @@ static int connect_unix(const char *path, int *ret_fd)
 }
 
 static int say_hello(struct fused_stream *stream, uint32_t export_id, enum fs_stream_kind kind,
-		     struct fs_hello_reply *ret_hello)
+		     uint32_t channel, struct fs_hello_reply *ret_hello)
 {
 	cleanup_free struct fused_frame *frame = malloc(sizeof(*frame));
 	cleanup_free struct fused_reply *reply = malloc(sizeof(*reply));
@@ -85,7 +91,8 @@ static int say_hello(struct fused_stream *stream, uint32_t export_id, enum fs_st
 	hello->version_max = FS_VERSION;
 	hello->export_id = export_id;
 	hello->stream_kind = (uint32_t)kind;
-	hello->data_max = FS_DATA_MAX;
+	hello->data_max = channel > 0 ? CHANNEL_DATA_MAX : FS_DATA_MAX;
+	hello->channel = channel;
 	result = fused_stream_call(stream, frame, reply);
 	if (result == 0)
 		result = fused_reply_fixed(reply, 0, &answer, sizeof(answer));
@@ -98,27 +105,66 @@ static int say_hello(struct fused_stream *stream, uint32_t export_id, enum fs_st
 	return 0;
 }
 
+/* ---- channels ----------------------------------------------------------------------------- */
+
+/* The number of a channel that no other stream has, or 0. */
+static uint32_t choose_channel(const struct fused_stream *stream,
+			       const struct fused_endpoint *endpoint)
+{
+	struct fused_window *window = endpoint->window;
+	uint32_t number;
+
+	if (window == NULL || !stream->wants_channel)
+		return 0;
+	number = atomic_fetch_add(&window->taken, 1) + 1;
+	return number <= channel_count(window->size) ? number : 0;
+}
+
+static int map_channel(struct fused_stream *stream, const struct fused_window *window,
+		       uint32_t number)
+{
+	uint64_t offset = window->offset + (uint64_t)(number - 1) * CHANNEL_STRIDE;
+	void *memory = mmap(NULL, CHANNEL_STRIDE, PROT_READ | PROT_WRITE, MAP_SHARED, window->fd,
+			    (off_t)offset);
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	stream->memory = memory;
+	stream->doorbell_port = window->doorbell_port;
+	return 0;
+}
+
+static int map_buffer(struct fused_stream *stream)
+{
+	/* Mapped, not allocated: only what a reply touches becomes memory. */
+	void *block = mmap(NULL, FS_FRAME_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			   -1, 0);
+
+	if (block == MAP_FAILED)
+		return -errno;
+	stream->buffer = block;
+	return 0;
+}
+
 int fused_stream_open(struct fused_stream *stream, const struct fused_endpoint *endpoint,
 		      uint32_t export_id, enum fs_stream_kind kind,
 		      struct fs_hello_reply *ret_hello)
 {
-	int result;
+	uint32_t channel = choose_channel(stream, endpoint);
+	int result = stream->buffer == NULL ? map_buffer(stream) : 0;
 
-	if (stream->buffer == NULL) {
-		/* Mapped, not allocated: only what a reply touches becomes memory. */
-		void *block = mmap(NULL, FS_FRAME_MAX, PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (block == MAP_FAILED)
-			return -errno;
-		stream->buffer = block;
-	}
-	if (endpoint->vsock_port >= 0)
+	if (result == 0 && channel > 0)
+		result = map_channel(stream, endpoint->window, channel);
+	if (result == 0 && endpoint->vsock_port >= 0)
 		result = connect_vsock((uint32_t)endpoint->vsock_port, &stream->fd);
-	else
+	else if (result == 0)
 		result = connect_unix(endpoint->unix_path, &stream->fd);
 	if (result == 0)
-		result = say_hello(stream, export_id, kind, ret_hello);
+		result = say_hello(stream, export_id, kind, channel, ret_hello);
+	if (result == 0 && channel > 0) {
+		channel_attach(&stream->channel, stream->memory, CHANNEL_GUEST);
+		stream->over_channel = true;
+	}
 	if (result != 0)
 		fused_stream_close(stream);
 	return result;
@@ -132,7 +178,111 @@ void fused_stream_close(struct fused_stream *stream)
 	if (stream->buffer != NULL)
 		munmap(stream->buffer, FS_FRAME_MAX);
 	stream->buffer = NULL;
+	if (stream->memory != NULL)
+		munmap(stream->memory, CHANNEL_STRIDE);
+	stream->memory = NULL;
+	stream->over_channel = false;
 }
+
+static int ring_doorbell(struct fused_stream *stream)
+{
+	fused_count(&stream->rings, 1);
+	if (stream->doorbell_port != 0) {
+		outb(0, stream->doorbell_port);
+		return 0;
+	}
+	while (send(stream->fd, "", 1, MSG_NOSIGNAL) < 0) {
+		if (errno != EINTR)
+			return errno == EPIPE ? -ECONNRESET : -errno;
+	}
+	return 0;
+}
+
+/* Waits for a doorbell, which may be an old one. */
+static int sleep_for_doorbell(struct fused_stream *stream)
+{
+	uint8_t doorbells[64];
+	ssize_t count = recv(stream->fd, doorbells, sizeof(doorbells), 0);
+
+	fused_count(&stream->sleeps, 1);
+	if (count == 0)
+		return -ECONNRESET;
+	return count < 0 && errno != EINTR ? -errno : 0;
+}
+
+static uint64_t nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int channel_await(struct fused_stream *stream, size_t wanted)
+{
+	struct channel *channel = &stream->channel;
+	uint64_t until = 0;
+	int result = 0;
+
+	for (unsigned looks = 0; result == 0; looks++) {
+		ssize_t available = channel_available(channel);
+
+		if (available < 0)
+			return (int)available;
+		if ((size_t)available >= wanted)
+			return 0;
+		if (looks % LOOKS_AT_ONCE != 0)
+			continue;
+		if (until == 0)
+			until = nanoseconds() + LOOK_NS;
+		if (nanoseconds() < until)
+			continue;
+		channel_sleep(channel);
+		available = channel_available(channel);
+		if (available >= 0 && (size_t)available < wanted)
+			result = sleep_for_doorbell(stream);
+		channel_wake(channel);
+	}
+	return result;
+}
+
+static int channel_send_parts(struct fused_stream *stream, const struct iovec *parts, size_t count)
+{
+	struct channel *channel = &stream->channel;
+	size_t length = 0;
+
+	for (size_t i = 0; i < count; i++)
+		length += parts[i].iov_len;
+	/* There was a reply to whatever was sent before, so the ring is empty. */
+	if (channel_room(channel) < (ssize_t)length)
+		return -EPROTO;
+	for (size_t i = 0; i < count; i++)
+		channel_put(channel, parts[i].iov_base, parts[i].iov_len);
+	channel_publish(channel);
+	return channel_peer_sleeps(channel) ? ring_doorbell(stream) : 0;
+}
+
+static int channel_receive(struct fused_stream *stream, size_t *ret_length)
+{
+	struct fs_frame header;
+	int result = channel_await(stream, sizeof(header));
+
+	if (result != 0)
+		return result;
+	channel_copy(&stream->channel, &header, sizeof(header));
+	if (fs_frame_check(&header) != 0 || header.length > CHANNEL_RING_SIZE)
+		return -EBADMSG;
+	result = channel_await(stream, header.length);
+	if (result != 0)
+		return result;
+	channel_copy(&stream->channel, stream->buffer, header.length);
+	channel_consume(&stream->channel, header.length);
+	fused_count(&stream->bytes_received, header.length);
+	*ret_length = header.length;
+	return 0;
+}
+
+/* ---- frames ------------------------------------------------------------------------------- */
 
 static int send_parts(int fd, struct iovec *parts, size_t count)
 {
@@ -180,7 +330,8 @@ static int send_frame(struct fused_stream *stream, struct fused_frame *frame, ui
 				(struct iovec){ frame->bytes + split, frame->length - split };
 	}
 	fused_count(&stream->bytes_sent, frame->length + frame->external_length);
-	return send_parts(stream->fd, parts, count);
+	return stream->over_channel ? channel_send_parts(stream, parts, count)
+				    : send_parts(stream->fd, parts, count);
 }
 
 /*
@@ -206,6 +357,8 @@ int fused_stream_receive(struct fused_stream *stream, bool alone, size_t *ret_le
 	size_t done = 0;
 	size_t wanted = sizeof(struct fs_frame);
 
+	if (stream->over_channel)
+		return channel_receive(stream, ret_length);
 	while (done < wanted) {
 		/* Reads on to what the header will turn out to promise: mostly one call. */
 		size_t room = alone && wanted == sizeof(struct fs_frame) ? FS_FRAME_MAX : wanted;

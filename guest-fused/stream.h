@@ -3,12 +3,18 @@
  * of one export. Each stream belongs to one thread, which sends a frame and reads its reply; so
  * no thread hands replies to another, and nobody takes a lock around the connection.
  *
+ * Theory of operation: where the guest shares a window of memory with the server, a stream's frames
+ * go over a channel in it (wire/channel.h), and its socket carries but doorbells. Most replies come
+ * within microseconds, so the thread looks for one for a while before it sleeps. Replies are copied
+ * out: the kernel takes no data from a mapping of /dev/mem.
+ *
  * Every error but those of single operations means that the stream is of no more use.
  */
 #ifndef GUEST_FUSED_STREAM_H
 #define GUEST_FUSED_STREAM_H
 
 #include "guest-fused/frame.h"
+#include "wire/channel.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -21,15 +27,32 @@ static inline void fused_count(_Atomic uint64_t *counter, uint64_t more)
 	atomic_store_explicit(counter, now + more, memory_order_relaxed);
 }
 
+/* Memory shared with the server. */
+struct fused_window {
+	int fd; /* /dev/mem, or a file; borrowed */
+	uint64_t offset;
+	uint64_t size;
+	uint16_t doorbell_port; /* 0: none */
+	_Atomic uint32_t taken; /* channels */
+};
+
 struct fused_endpoint {
-	int64_t vsock_port; /* at the host; -1: use the path */
+	struct fused_window *window; /* NULL: none */
+	int64_t vsock_port;	     /* at the host; -1: use the path */
 	const char *unix_path;
 };
 
 struct fused_stream {
 	int fd; /* -1: not open */
 	uint64_t tag;
-	uint8_t *buffer; /* FS_FRAME_MAX bytes; owned */
+	uint8_t *buffer;    /* FS_FRAME_MAX bytes; owned */
+	bool wants_channel; /* to be set before it is opened */
+	bool over_channel;
+	uint16_t doorbell_port; /* of the window */
+	struct channel channel;
+	uint8_t *memory;	/* the channel; mapped */
+	_Atomic uint64_t rings; /* doorbells for the server */
+	_Atomic uint64_t sleeps;
 	_Atomic uint64_t round_trips;
 	_Atomic uint64_t posts; /* frames that ask for no reply */
 	_Atomic uint64_t bytes_sent;

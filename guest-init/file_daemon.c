@@ -13,8 +13,8 @@
 
 #define PROGRAM "/guest-fused"
 #define STAGING "/exports"
-/* Program, port, ready descriptor, and two for each export. */
-#define ARGUMENTS_MAX (1 + 2 + 2 + 2 * AGENT_MOUNTS_MAX + 1)
+/* Program, port, ready descriptor, window, and two for each export. */
+#define ARGUMENTS_MAX (1 + 2 + 2 + 2 + 2 * AGENT_MOUNTS_MAX + 1)
 #define EXPORT_TEXT_MAX 64
 
 void file_daemon_staging_path(size_t index, char *ret_path)
@@ -56,6 +56,8 @@ static _Noreturn void become_daemon(const struct agent_config *config, int ready
 	size_t count = 0;
 	char port[16];
 	char descriptor[16];
+	char window[64];
+	const char *window_place = getenv(AGENT_WINDOW_VARIABLE);
 	sigset_t none;
 	int oom = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
@@ -75,6 +77,11 @@ static _Noreturn void become_daemon(const struct agent_config *config, int ready
 	arguments[count++] = port;
 	arguments[count++] = "--ready-fd";
 	arguments[count++] = descriptor;
+	if (window_place) {
+		snprintf(window, sizeof(window), "/dev/mem:%s", window_place);
+		arguments[count++] = "--window";
+		arguments[count++] = window;
+	}
 	for (size_t i = 0; i < config->mount_count; i++) {
 		const struct agent_mount *mount = &config->mounts[i];
 		char *text = texts + i * EXPORT_TEXT_MAX;

@@ -17,7 +17,7 @@
 #define ENGINE_MEMORY_MIN_MIB 64
 #define ENGINE_MEMORY_MAX_MIB (1024 * 1024)
 #define ENGINE_PAGE_SIZE 4096u
-#define ENGINE_DOORBELL_PORT 0x2f8		  /* where a second serial port would be */
+#define ENGINE_DOORBELL_PORT 0xe9 /* of nothing else since ISA: emulators use it for debugging */
 #define ENGINE_WINDOW_END_MAX (UINT64_C(3) << 30) /* where every engine's low memory goes to */
 
 struct engine_config {

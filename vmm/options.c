@@ -17,6 +17,7 @@ enum option_code {
 	OPTION_MEMORY,
 	OPTION_MEMORY_FD,
 	OPTION_WINDOW,
+	OPTION_DOORBELL_FD,
 	OPTION_CID,
 	OPTION_SOCKET_BASE,
 	OPTION_AUDIT_FD,
@@ -35,6 +36,7 @@ static const struct option long_options[] = {
 	{ "memory", required_argument, NULL, OPTION_MEMORY },
 	{ "memory-fd", required_argument, NULL, OPTION_MEMORY_FD },
 	{ "window", required_argument, NULL, OPTION_WINDOW },
+	{ "doorbell-fd", required_argument, NULL, OPTION_DOORBELL_FD },
 	{ "cid", required_argument, NULL, OPTION_CID },
 	{ "socket-base", required_argument, NULL, OPTION_SOCKET_BASE },
 	{ "audit-fd", required_argument, NULL, OPTION_AUDIT_FD },
@@ -60,6 +62,7 @@ static const char usage[] =
 	"  --memory MIB            guest memory (default 512)\n"
 	"  --memory-fd N           the memory file (default: one of the engine's own)\n"
 	"  --window ADDRESS:SIZE   part of it below 3 GiB that the guest's kernel leaves alone\n"
+	"  --doorbell-fd N         stream socket that takes what the guest writes to port 0xe9\n"
 	"  --cid N                 the guest's vsock address, 3 or more\n"
 	"  --socket-base PATH      see docs/protocol-vsock.md\n"
 	"  --audit-fd N            SOCK_SEQPACKET towards the audit process\n"
@@ -134,6 +137,8 @@ static bool take_number(int code, const char *text, struct vmm_options *options)
 			options->audit_fd = (int)value;
 		else if (code == OPTION_MEMORY_FD)
 			options->machine.memory_fd = (int)value;
+		else if (code == OPTION_DOORBELL_FD)
+			options->machine.doorbell_fd = (int)value;
 		else if (code == OPTION_CONTROL_FD)
 			options->control_fd = (int)value;
 		else
@@ -211,7 +216,7 @@ int vmm_options_parse(int argc, char **argv, struct vmm_options *ret_options, ch
 		      size_t size)
 {
 	struct vmm_options options = {
-		.machine = { .cpus = 1, .memory_mib = 512, .memory_fd = -1 },
+		.machine = { .cpus = 1, .memory_mib = 512, .memory_fd = -1, .doorbell_fd = -1 },
 		.engine = "auto",
 		.audit_fd = -1,
 		.control_fd = -1,

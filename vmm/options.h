@@ -3,6 +3,7 @@
  *
  *     matchlock-vmm --engine auto|qemu|kvm --kernel FILE --initrd FILE [--append TEXT]
  *                   --cpus N --memory MIB [--memory-fd N] [--window ADDRESS:SIZE]
+ *                   [--doorbell-fd N]
  *                   --cid N --socket-base PATH
  *                   --audit-fd N --control-fd N --console-fd N [-q|-v|--debug]
  */

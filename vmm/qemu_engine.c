@@ -20,6 +20,7 @@
 #include "jail/landlock.h"
 #include "jail/namespaces.h"
 #include "vmm/tsc.h"
+#include "wire/agent.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +43,9 @@ enum child_fd {
 	CHILD_VHOST_USER = 3,
 	CHILD_CONSOLE = 4,
 	CHILD_STATUS = 5,
-	CHILD_MEMORY = 6, /* if the caller gave the memory */
+	CHILD_MEMORY = 6,   /* if the caller gave the memory */
+	CHILD_DOORBELL = 7, /* if there is one */
+	CHILD_FD_COUNT = 5,
 };
 
 /* ---- the program -------------------------------------------------------------------------------
@@ -121,14 +124,18 @@ static int format_command_line(const struct engine_config *config, char **ret_te
 {
 	uint32_t khz = tsc_frequency_khz();
 	char clock[64] = "";
-	char window[128] = "";
+	char window[192] = "";
 
 	if (khz > 0)
 		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable ", khz);
 	if (config->window_size > 0)
-		(void)snprintf(window, sizeof(window), "memmap=%#llx$%#llx ",
+		(void)snprintf(window, sizeof(window),
+			       "memmap=%#llx$%#llx " AGENT_WINDOW_VARIABLE "=%#llx:%#llx:%#x ",
 			       (unsigned long long)config->window_size,
-			       (unsigned long long)config->window_address);
+			       (unsigned long long)config->window_address,
+			       (unsigned long long)config->window_address,
+			       (unsigned long long)config->window_size,
+			       config->doorbell_fd < 0 ? 0 : ENGINE_DOORBELL_PORT);
 	return asprintf(ret_text,
 			"%s%sno_timer_check mitigations=off cryptomgr.notests quiet loglevel=1 "
 			"panic=-1 reboot=t "
@@ -184,6 +191,11 @@ static int command_build(const struct engine_config *config, const char *program
 	add_option(command, "-serial", "chardev:console");
 	add_option(command, "-chardev", "socket,id=vsock,fd=3");
 	add_option(command, "-device", "vhost-user-vsock-device,chardev=vsock");
+	/* No driver knows of it: the guest's file daemon writes to it by itself. */
+	if (config->doorbell_fd >= 0) {
+		add_option(command, "-chardev", "socket,id=doorbell,fd=7");
+		add_option(command, "-device", "isa-debugcon,chardev=doorbell,iobase=0xe9");
+	}
 	return 0;
 }
 
@@ -257,29 +269,33 @@ static int confine(const struct engine_config *config, const char *program,
 	return 0;
 }
 
+/* What the child keeps, in any order; negative where there is none. */
+struct child_descriptors {
+	int fds[CHILD_FD_COUNT];
+	int places[CHILD_FD_COUNT];
+};
+
 /* Moves the channels to their places; above all of them first, so that none overwrites another. */
-static int place_descriptors(int vhost_user, int console, int diagnostics, int status, int memory)
+static int place_descriptors(int diagnostics, const struct child_descriptors *wanted)
 {
-	const int places[] = { CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS, CHILD_MEMORY };
-	int fds[] = { vhost_user, console, status, memory };
-	const size_t count = memory >= 0 ? 4 : 3;
+	int fds[CHILD_FD_COUNT];
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
 	    dup2(diagnostics, STDERR_FILENO) < 0)
 		return -errno;
-	for (size_t i = 0; i < count; i++) {
-		fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 16);
-		if (fds[i] < 0)
+	for (size_t i = 0; i < CHILD_FD_COUNT; i++) {
+		fds[i] = wanted->fds[i] < 0 ? -1 : fcntl(wanted->fds[i], F_DUPFD_CLOEXEC, 16);
+		if (wanted->fds[i] >= 0 && fds[i] < 0)
 			return -errno;
 	}
-	for (size_t i = 0; i < count; i++) {
-		if (dup2(fds[i], places[i]) < 0)
+	for (size_t i = 0; i < CHILD_FD_COUNT; i++) {
+		if (fds[i] >= 0 && dup2(fds[i], wanted->places[i]) < 0)
 			return -errno;
 	}
 	if (set_close_on_exec(CHILD_STATUS, true) < 0)
 		return -errno;
-	return descriptors_close_others(places, count);
+	return descriptors_close_others(wanted->places, CHILD_FD_COUNT);
 }
 
 static _Noreturn void child_fail(const char *stage, int error)
@@ -293,7 +309,7 @@ static _Noreturn void child_fail(const char *stage, int error)
 }
 
 static _Noreturn void run_child(const struct engine_config *config, const struct command *command,
-				pid_t parent)
+				const int places[static CHILD_FD_COUNT], pid_t parent)
 {
 	static const char *const environment[] = { "LC_ALL=C", "MALLOC_ARENA_MAX=1", NULL };
 	struct jail_report report = { 0 };
@@ -307,9 +323,7 @@ static _Noreturn void run_child(const struct engine_config *config, const struct
 	if (r < 0)
 		child_fail("confining QEMU", r);
 	/* The descriptors of the path rules. */
-	r = descriptors_close_others(
-		(const int[]){ CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS, CHILD_MEMORY },
-		config->memory_fd >= 0 ? 4 : 3);
+	r = descriptors_close_others(places, CHILD_FD_COUNT);
 	if (r < 0)
 		child_fail("closing descriptors", r);
 	/* A change of credentials, as by namespaces, clears this: so it comes last. */
@@ -389,11 +403,17 @@ static int spawn(const struct engine_config *config, const struct command *comma
 		return -errno;
 	}
 	if (pid == 0) {
-		if (place_descriptors(channels->vhost_user[1], channels->console[1],
-				      channels->diagnostics[1], channels->status[1],
-				      config->memory_fd) < 0)
+		const struct child_descriptors descriptors = {
+			.fds = { channels->vhost_user[1], channels->console[1], channels->status[1],
+				 config->memory_fd, config->doorbell_fd },
+			.places = { CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS,
+				    config->memory_fd < 0 ? -1 : CHILD_MEMORY,
+				    config->doorbell_fd < 0 ? -1 : CHILD_DOORBELL },
+		};
+
+		if (place_descriptors(channels->diagnostics[1], &descriptors) < 0)
 			_exit(127);
-		run_child(config, command, parent);
+		run_child(config, command, descriptors.places, parent);
 	}
 	close(steal_fd(&channels->status[1]));
 	r = await_exec(channels->status[0], process->confinement, why, size);

@@ -30,6 +30,11 @@
 #define AGENT_STREAM_PORT 1025
 #define AGENT_FILES_PORT 1026 /* guest-fused */
 
+/* In the kernel's command line, and so in the environment of its first process: where the window
+ * that the file server shares lies in the guest's physical memory, as ADDRESS:SIZE:PORT. A byte
+ * written to the I/O port wakes the server; with port 0 its streams do. */
+#define AGENT_WINDOW_VARIABLE "matchlock_window"
+
 #define AGENT_HEADER_SIZE 8
 /* Largest payloads, in bytes. What the guest sends is small; an EXEC carries an environment. */
 #define AGENT_TO_HOST_MAX 4096

@@ -164,7 +164,7 @@ struct fs_hello {
 	uint32_t export_id;
 	uint32_t stream_kind; /* enum fs_stream_kind */
 	uint32_t data_max;    /* the guest's wish, <= FS_DATA_MAX */
-	uint32_t reserved;
+	uint32_t channel;     /* 0: none; else the frames after HELLO go over this one, from 1 on */
 } __attribute__((packed));
 _Static_assert(sizeof(struct fs_hello) == 24, "wire");
 
