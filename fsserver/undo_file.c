@@ -3,11 +3,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -154,6 +157,17 @@ static bool next_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_start
 	return *ret_end > *ret_start;
 }
 
+/* Tmpfs looks for a hole page by page to the end of the file, for each block that is copied, and
+ * counts nothing but pages in its blocks: with as many as the size needs there is none. */
+static bool is_dense_in_memory(int fd)
+{
+	struct statfs file_system;
+	struct stat file;
+
+	return fstatfs(fd, &file_system) == 0 && file_system.f_type == TMPFS_MAGIC &&
+	       fstat(fd, &file) == 0 && (uint64_t)file.st_blocks * 512 >= (uint64_t)file.st_size;
+}
+
 int undo_copy_sparse(int source, int target, uint64_t offset, uint64_t length, uint64_t *ret_copied)
 {
 	uint64_t end = offset + length;
@@ -161,6 +175,10 @@ int undo_copy_sparse(int source, int target, uint64_t offset, uint64_t length, u
 	uint64_t start;
 	uint64_t stop;
 
+	if (is_dense_in_memory(source)) {
+		*ret_copied = length;
+		return copy_data(source, target, offset, length);
+	}
 	while (offset < end && next_data(source, offset, end, &start, &stop)) {
 		int result = copy_data(source, target, start, stop - start);
 
