@@ -441,11 +441,11 @@ END_TEST
 /* ---- symlink races --------------------------------------------------------------------------- */
 
 /*
- * A directory becomes a symlink and back while the guest looks into it. tests/e2e/lib/attack_paths.c
- * plays the same against the server in its jail, where Landlock alone would stop what leads out of
- * the tree; here is none. With O_NOFOLLOW and RESOLVE_NO_SYMLINKS left out of open_path() in
- * fsserver/host_paths.c the first link leaks. The other two do not even then, because what lies
- * outside is refused by its true path; but they are met as links no more.
+ * A directory becomes a symlink and back while the guest looks into it.
+ * tests/e2e/lib/attack_paths.c plays the same against the server in its jail, where Landlock alone
+ * would stop what leads out of the tree; here is none. With O_NOFOLLOW and RESOLVE_NO_SYMLINKS left
+ * out of open_path() in fsserver/host_paths.c the first link leaks. The other two do not even then,
+ * because what lies outside is refused by its true path; but they are met as links no more.
  */
 #define RACE_ROUNDS 3000
 
