@@ -99,12 +99,13 @@ testbed-programs: $(TESTBED_RELAY) $(BUILD)/initramfs-testbed.cpio
 
 # make testbed CMD='ls -l /dev/kvm'. The text reaches the shell as it is, dollar signs included.
 testbed: export TESTBED_COMMAND = $(value CMD)
-testbed: all ## run CMD='...' where /dev/kvm is real, in an emulated VM
+testbed: ## run CMD='...' where /dev/kvm is real, in an emulated VM
 	@if [ -z "$$TESTBED_COMMAND" ]; then \
 		echo "make testbed: say what to run in it, for example: make testbed CMD='ls -l /dev/kvm'" >&2; \
 		exit 2; \
 	fi
-	@scripts/guest-kernel.sh
+	@scripts/install-deps.sh
+	@$(MAKE) --no-print-directory -s all
 	@MATCHLOCK_BUILD=$(BUILD) tests/testbed/run.sh -- "$$TESTBED_COMMAND"
 
 testbed-check: TESTBED_SECONDS := 420
@@ -113,6 +114,7 @@ testbed-long: export MATCHLOCK_LONG := 1
 testbed-long: export MATCHLOCK_TEST_TIMEOUT := 3600
 testbed-check: ## run the KVM tests, tests/kvm/, in one boot of the testbed
 testbed-long: ## the same in their long form
-testbed-check testbed-long: all e2e-drivers
-	@scripts/guest-kernel.sh
+testbed-check testbed-long:
+	@scripts/install-deps.sh
+	@$(MAKE) --no-print-directory all e2e-drivers
 	@MATCHLOCK_BUILD=$(BUILD) tests/testbed/run.sh --boot 60 --timeout $(TESTBED_SECONDS) -- tests/testbed/check.sh $(TESTS)

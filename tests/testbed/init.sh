@@ -7,6 +7,7 @@
 #   testbed_dir      the directory of this run on the host: `command`, and `show`, the paths to
 #                    be seen even where /tmp is fresh, and `output`, those to be written through
 #   testbed_relay    the relay program, on the host
+#   testbed_user     set when virtiofsd runs as an ordinary user
 #
 # What it prints goes to the console; its death is the kernel's panic, thus the end of the VM.
 set -eu
@@ -35,7 +36,12 @@ mount -t virtiofs host /host
 mount -t ext4 -o noatime /dev/vda /disk
 mkdir -p /disk/upper /disk/work /disk/tmp
 chmod 1777 /disk/tmp
-mount -t overlay -o lowerdir=/host,upperdir=/disk/upper,workdir=/disk/work overlay /root
+# The overlay opens files without touching their time of access, as whoever mounted it, if that is
+# the owner or has CAP_FOWNER. virtiofsd of an ordinary user may do so with that user's files alone.
+as_owner=
+[ -z "${testbed_user:-}" ] || as_owner="/host$testbed_relay no-fowner"
+# shellcheck disable=SC2086
+$as_owner /bin/mount -t overlay -o lowerdir=/host,upperdir=/disk/upper,workdir=/disk/work overlay /root
 for directory in dev proc sys; do
 	mount --move "/$directory" "/root/$directory"
 done

@@ -7,6 +7,7 @@
  *   relay listen SOCKET COMMAND...  becomes COMMAND, a server, with a listening socket as
  *                                   descriptor 3: it may be connected to from then on, and the
  *                                   server needs no place for a lock that only root has
+ *   relay no-fowner COMMAND...      becomes COMMAND, which can never have CAP_FOWNER (init.sh)
  *
  * Theory of operation. The guest sends frames: one byte of type, the length of what follows as a
  * little-endian u32, and that many bytes. All streams share the port, so the frame that tells the
@@ -23,6 +24,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -30,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -265,14 +268,15 @@ static int serve(const char *path, char **command)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	/* Who sees the socket under its name may connect: so it gets that once it listens. */
+	int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s.new", path);
 
-	if (strlen(path) >= sizeof(address.sun_path)) {
+	if (length < 0 || (size_t)length >= sizeof(address.sun_path)) {
 		fprintf(stderr, "testbed: the path %s is too long for a socket\n", path);
 		return STATUS_FAILED;
 	}
-	memcpy(address.sun_path, path, strlen(path) + 1);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-	    listen(fd, 1) < 0 || dup2(fd, SERVER_FD) < 0) {
+	    listen(fd, 1) < 0 || rename(address.sun_path, path) < 0 || dup2(fd, SERVER_FD) < 0) {
 		fprintf(stderr, "testbed: cannot listen on %s: %s\n", path, strerror(errno));
 		return STATUS_FAILED;
 	}
@@ -296,11 +300,17 @@ int main(int argc, char **argv)
 		return guest(argv[2], argv + 3);
 	if (argc >= 4 && strcmp(argv[1], "listen") == 0)
 		return serve(argv[2], argv + 3);
+	if (argc >= 3 && strcmp(argv[1], "no-fowner") == 0) {
+		if (prctl(PR_CAPBSET_DROP, CAP_FOWNER, 0, 0, 0) == 0)
+			execv(argv[2], argv + 2);
+		perror("testbed: relay");
+		return STATUS_FAILED;
+	}
 	if (argc == 4 && strcmp(argv[1], "host") == 0) {
 		(void)signal(SIGPIPE, SIG_IGN);
 		return host(seconds(argv[2]), seconds(argv[3]));
 	}
 	fprintf(stderr, "usage: relay guest PORT COMMAND... | host BOOT-S RUN-S | "
-			"listen SOCKET COMMAND...\n");
+			"listen SOCKET COMMAND... | no-fowner COMMAND...\n");
 	return 2;
 }

@@ -104,6 +104,8 @@ mkdir -p "$programs"
 	flock 9
 	make -s -C "$repository" BUILD=build/testbed testbed-programs >&2
 ) 9>"$programs/.lock" || fail "its programs do not build"
+# The first is for the guests in it, which have no network to fetch theirs with.
+"$repository/scripts/guest-kernel.sh" || fail "there is no kernel for guests"
 kernel=$("$repository/scripts/guest-kernel.sh" --modules "$modules" --print) ||
 	fail "there is no kernel for it"
 initrd=$("$repository/scripts/guest-kernel.sh" --modules "$modules" \
@@ -175,20 +177,6 @@ PATH=$PATH:/usr/sbin:/sbin mkfs.ext4 -q -F -m 0 -O ^has_journal "$run/disk" ||
 
 # ---- virtiofsd and QEMU ------------------------------------------------------------------------
 
-# An ordinary user exports the host as seen from a user namespace of its own, in which virtiofsd
-# may change its root; other users' files show as nobody's there.
-namespace=()
-[ "$(id -u)" -eq 0 ] || namespace=(unshare --map-root-user)
-setpriv --pdeathsig KILL "${namespace[@]}" "$relay" listen "$run/fs.socket" \
-	"$virtiofsd" --fd=3 \
-	-o source=/ -o cache=always -o sandbox=chroot -o xattr -o log_level=err \
-	>"$run/virtiofsd.log" 2>&1 </dev/null &
-children+=($!)
-for ((i = 0; i < 200; i++)); do
-	[ ! -S "$run/fs.socket" ] || break
-	sleep 0.02
-done
-
 # As in vmm/qemu_engine.c: a clock of known speed, because calibrating it by an emulated timer
 # hangs now and then, and no instruction that is emulated byte by byte.
 khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
@@ -198,10 +186,28 @@ clock=
 # vmrun and vmexit) without the lock under which devices set them, so now and then an interrupt is
 # forgotten, until the next one of that processor. With a timer set for one shot that can be never:
 # a run in ten stood still for half a minute or for good. A periodic tick bounds it to 4 ms.
-mkfifo "$run/frames"
 command_line="$clock no_timer_check nohz=off highres=off mitigations=off cryptomgr.notests"
 command_line+=" quiet loglevel=4 panic=-1 reboot=t random.trust_cpu=on console=ttyS0"
 command_line+=" 8250.nr_uarts=1 testbed_dir=$run testbed_relay=$relay"
+
+# An ordinary user exports the host as seen from a user namespace of its own, in which virtiofsd
+# may change its root; other users' files show as nobody's there.
+namespace=()
+if [ "$(id -u)" -ne 0 ]; then
+	namespace=(unshare --map-root-user)
+	command_line+=" testbed_user=1"
+fi
+"${namespace[@]}" setpriv --pdeathsig KILL "$relay" listen "$run/fs.socket" \
+	"$virtiofsd" --fd=3 \
+	-o source=/ -o cache=always -o sandbox=chroot -o xattr -o log_level=err \
+	>"$run/virtiofsd.log" 2>&1 </dev/null &
+children+=($!)
+for ((i = 0; i < 200; i++)); do
+	[ ! -S "$run/fs.socket" ] || break
+	sleep 0.02
+done
+
+mkfifo "$run/frames"
 setpriv --pdeathsig KILL qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
 	-M microvm,pit=on,pic=on,rtc=on,usb=off,memory-backend=memory \
 	-accel tcg,thread=multi,tb-size=512 -cpu max,+svm,erms=off -smp "$cpus" -m "$memory" \
