@@ -97,15 +97,17 @@ $(BUILD)/initramfs-testbed.cpio: tests/testbed/init.sh tests/testbed/initramfs.s
 
 testbed-programs: $(TESTBED_RELAY) $(BUILD)/initramfs-testbed.cpio
 
-# make testbed CMD='ls -l /dev/kvm'. The text reaches the shell as it is, dollar signs included.
+# make testbed CMD='ls -l /dev/kvm'. The text reaches the shell as it is, dollar signs included; what
+# it writes to standard output comes alone there. Make itself ends with 2 for any failure and names
+# the status; run.sh, which this calls, ends with it.
 testbed: export TESTBED_COMMAND = $(value CMD)
 testbed: ## run CMD='...' where /dev/kvm is real, in an emulated VM
 	@if [ -z "$$TESTBED_COMMAND" ]; then \
 		echo "make testbed: say what to run in it, for example: make testbed CMD='ls -l /dev/kvm'" >&2; \
 		exit 2; \
 	fi
-	@scripts/install-deps.sh
-	@$(MAKE) --no-print-directory -s all
+	@scripts/install-deps.sh >&2
+	@$(MAKE) --no-print-directory all >&2
 	@MATCHLOCK_BUILD=$(BUILD) tests/testbed/run.sh -- "$$TESTBED_COMMAND"
 
 testbed-check: TESTBED_SECONDS := 420
