@@ -36,7 +36,8 @@ void balloon_device_free(struct balloon_device *device);
 void balloon_device_set_target(struct balloon_device *device, uint32_t pages);
 /* How many the guest says are in it. Any thread. */
 uint32_t balloon_device_actual(const struct balloon_device *device);
-/* Bytes given back to the host since the start, by both ways. Any thread. */
+/* Bytes given back to the host since the start, by both ways, again and again where the guest did
+ * so. Any thread. */
 uint64_t balloon_device_discarded(const struct balloon_device *device);
 
 #endif

@@ -100,7 +100,8 @@ void virtio_mmio_read(struct virtio_mmio *transport, uint64_t offset, void *buff
 void virtio_mmio_write(struct virtio_mmio *transport, uint64_t offset, const void *buffer,
 		       size_t length);
 
-/* What the device thread calls here, beside jail_calls_process. */
+/* What the device thread calls here, beside jail_calls_process. A vCPU thread needs write() (to
+ * eventfds) and futex() of it. */
 extern const struct jail_syscall_set virtio_mmio_calls;
 
 #endif

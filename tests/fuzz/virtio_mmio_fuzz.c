@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "tests/unit/mmio_driver.h"
 #include "vmm/balloon_device.h"
+#include "vmm/block_device.h"
 #include "vmm/entropy_device.h"
 
 #include <stdlib.h>
@@ -22,6 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct driver driver;
 static struct event_loop loop;
 static struct virtio_mmio *transport;
+static struct block_device *disk; /* NULL where the host has no io_uring; one for all runs */
 static const struct virtio_device_operations *real;
 static bool running[QUEUES_MAX];
 
@@ -182,6 +184,20 @@ static void check_state(void)
 	require((status & ~(uint32_t)(MMIO_UP | MMIO_NEEDS_RESET | MMIO_FAILED)) == 0);
 }
 
+static void set_up(void)
+{
+	struct block_device_setup setup = { .serial = "disk", .loop = &loop };
+
+	driver_init(&driver);
+	require(guest_memory_allow_discard(&driver.memory, DRIVER_GUEST_BASE + 0x200000,
+					   0x100000) == 0);
+	require(event_loop_init(&loop) == 0);
+	setup.fd = memfd_create("disk", MFD_CLOEXEC);
+	require(setup.fd >= 0 && ftruncate(setup.fd, 65536) == 0);
+	(void)block_device_new(&setup, &disk);
+	close(setup.fd);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct virtio_device_operations checked;
@@ -194,18 +210,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct entropy_device *entropy = NULL;
 	struct balloon_device *balloon = NULL;
 	struct byte_reader input;
+	uint8_t kind;
 
-	if (!driver.bytes) {
-		driver_init(&driver);
-		require(guest_memory_allow_discard(&driver.memory, DRIVER_GUEST_BASE + 0x200000,
-						   0x100000) == 0);
-		require(event_loop_init(&loop) == 0);
-	}
+	if (!driver.bytes)
+		set_up();
 	memset(driver.bytes, 0, 2 * DRIVER_QUEUE_SPACE);
 	memset(running, 0, sizeof(running));
 	byte_reader_init(&input, data, size);
 	require(entropy_device_new(&entropy) == 0 && balloon_device_new(&balloon) == 0);
-	if (byte_reader_u8(&input) & 1) {
+	kind = byte_reader_u8(&input) & 3;
+	if (kind >= 2 && disk) {
+		real = &block_device_operations;
+		setup.device = disk;
+	} else if (kind & 1) {
 		real = &entropy_device_operations;
 		setup.device = entropy;
 	} else {
@@ -225,6 +242,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	virtio_mmio_free(transport);
 	require(!running[0] && !running[1] && !running[2]);
+	require(!disk || block_device_in_flight(disk) == 0);
 	entropy_device_free(entropy);
 	balloon_device_free(balloon);
 	return 0;

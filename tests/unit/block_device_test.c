@@ -6,6 +6,8 @@
 #include <check.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -535,6 +537,46 @@ START_TEST(reset_in_flight)
 }
 END_TEST
 
+static atomic_bool vcpu_done;
+
+/* Another thread brings the disk up, asks for much, and resets it; then all of memory is its own.
+ */
+static void *resetting_vcpu(void *argument)
+{
+	static uint8_t copy[DRIVER_MEMORY];
+
+	for (int round = 0; round < 20; round++) {
+		if (!mmio_bring_up(transport, &driver, MMIO_FEATURES | VIRTIO_FEATURE_INDIRECT_DESC,
+				   1))
+			abort();
+		for (uint32_t i = 0; i < DRIVER_QUEUE_SIZE; i++)
+			(void)request(i % 2 ? BLOCK_WRITE : BLOCK_READ, i * 64, DATA + i * 32768,
+				      32768, i % 2 ? 0 : DRIVER_WRITE);
+		(void)poll(NULL, 0, round % 4);
+		mmio_write(transport, MMIO_STATUS, 0);
+		memset(driver.bytes, 0xa5, DRIVER_MEMORY);
+		memset(copy, 0xa5, DRIVER_MEMORY);
+		(void)poll(NULL, 0, 3);
+		if (memcmp(driver.bytes, copy, DRIVER_MEMORY) != 0)
+			abort();
+	}
+	atomic_store(&vcpu_done, true);
+	return argument;
+}
+
+START_TEST(reset_by_a_vcpu)
+{
+	pthread_t thread;
+
+	ck_assert_int_eq(pthread_create(&thread, NULL, resetting_vcpu, NULL), 0);
+	while (!atomic_load(&vcpu_done))
+		turn();
+	pthread_join(thread, NULL);
+	ck_assert_uint_eq(violations, 0);
+	ck_assert_uint_eq(block_device_in_flight(disk), 0);
+}
+END_TEST
+
 START_TEST(stop_in_flight)
 {
 	bring_up(0);
@@ -645,6 +687,7 @@ int main(void)
 	tcase_add_test(tests, data_outside_memory);
 	tcase_add_test(tests, many_at_once);
 	tcase_add_test(tests, reset_in_flight);
+	tcase_add_test(tests, reset_by_a_vcpu);
 	tcase_add_test(tests, stop_in_flight);
 	tcase_add_test(tests, file_shrinks);
 	tcase_add_test(tests, unfit_files);
