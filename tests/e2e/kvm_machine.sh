@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# The KVM engine as a whole, on this machine's own /dev/kvm, with kernels of a few instructions: how
+# each ending is named, that nothing hangs, pausing, and being stopped by a signal.
+set -u
+build=${MATCHLOCK_BUILD:-build/release}
+
+if [ ! -c /dev/kvm ]; then
+	echo "1..0 # SKIP there is no /dev/kvm"
+	exit 0
+fi
+work=$(mktemp -d /tmp/matchlock-kvm-machine-XXXXXX)
+trap 'rm -rf "$work"' EXIT
+
+kernel() { # NAME ASSEMBLY: an ELF image that begins with it
+	printf '.globl _start\n_start:\n%s\n1: hlt\njmp 1b\n' "$2" >"$work/$1.s" &&
+		as -o "$work/$1.o" "$work/$1.s" &&
+		ld -nostdlib -static -Ttext=0x1000000 -o "$work/$1" "$work/$1.o" || exit 1
+}
+say() { # TEXT: code that writes it to the console, as a line
+	printf 'lea text(%%rip), %%rsi\nmov $%d, %%ecx\n' $((${#1} + 1))
+	printf 'mov $0x3f8, %%edx\ncld\nrep outsb\n'
+	printf 'jmp 9f\ntext: .ascii "%s\\n"\n9:\n' "$1"
+}
+kernel off "$(say hello)
+mov \$0x600, %edx
+mov \$0x34, %al
+out %al, %dx"
+kernel reset 'mov $0x602, %edx
+mov $1, %al
+out %al, %dx'
+kernel keyboard 'mov $0xfe, %al
+out %al, $0x64'
+kernel panic "$(say 'Kernel panic - not syncing: test')
+mov \$0xfe, %al
+out %al, \$0x64"
+kernel triple 'push $0
+push $0
+lidt (%rsp)
+ud2'
+# An instruction out of where no memory is, which KVM cannot emulate.
+kernel device 'mov $0x30000000, %eax
+jmp *%rax'
+kernel halt ''
+kernel spin '2: jmp 2b'
+kernel flood 'mov $0x3f8, %edx
+mov $0x2e, %al
+2: out %al, %dx
+jmp 2b'
+kernel tick 'mov $0x3f8, %edx
+mov $0x2e, %al
+2: mov $20000, %ecx
+3: dec %ecx
+jnz 3b
+out %al, %dx
+jmp 2b'
+# Every register of the first two devices, at each width, and ports all over. The page tables that
+# a kernel starts with do not reach so far.
+kernel poke 'movq $0x1200003, 0xa018
+movl $0xd0000083, 0x1200400
+movl $0, 0x1200404
+mov $0xd0000000, %ebx
+2: movb $0xff, (%rbx)
+mov (%rbx), %eax
+cmp $0xd0000070, %ebx
+je 4f
+movl $0x7, (%rbx)
+mov (%rbx), %rax
+4: inc %ebx
+cmp $0xd0002000, %ebx
+jne 2b
+xor %edx, %edx
+3: in %dx, %eax
+inc %edx
+cmp $0x10000, %edx
+jne 3b
+mov $0x600, %edx
+mov $0x34, %al
+out %al, %dx'
+head -c 5000 /dev/zero >"$work/initrd"
+printf 'no kernel' >"$work/text"
+
+exec python3 - "$build/matchlock-vmm" "$work" <<'PYTHON'
+import os, signal, socket, subprocess, sys, time
+
+program, work = sys.argv[1:]
+count = failed = 0
+LIMIT = 60
+
+
+def ok(what, good, note=""):
+    global count, failed
+    count += 1
+    print(("ok" if good else "not ok"), count, "-", what)
+    if not good:
+        failed += 1
+        for line in str(note).splitlines():
+            print("#", line)
+
+
+class Machine:
+    """One VMM with a kernel of ours; what it says on its control socket and standard error."""
+
+    def __init__(self, kernel, cpus=1, memory=64, extra=()):
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(LIMIT)
+        self.console = os.open(f"{work}/console", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        self.errors = open(f"{work}/errors", "w+")
+        self.process = subprocess.Popen(
+            [program, "--engine", "kvm", "--kernel", f"{work}/{kernel}", "--initrd",
+             f"{work}/initrd", "--cpus", str(cpus), "--memory", str(memory), "--cid", "3",
+             "--socket-base", f"{work}/socket", "--control-fd", str(theirs.fileno()),
+             "--console-fd", str(self.console), *extra],
+            pass_fds=[theirs.fileno(), self.console], stdin=subprocess.DEVNULL,
+            stderr=self.errors)
+        theirs.close()
+
+    def hear(self):
+        try:
+            return self.control.recv(1000).decode()
+        except TimeoutError:
+            return "nothing"
+
+    def written(self):
+        return os.fstat(self.console).st_size
+
+    def grows(self):
+        before = self.written()
+        end = time.monotonic() + LIMIT
+        while self.written() == before and time.monotonic() < end:
+            time.sleep(0.02)
+        return self.written() > before
+
+    def rests(self):
+        time.sleep(0.2)
+        before = self.written()
+        time.sleep(0.3)
+        return self.written() == before
+
+    def end(self):
+        try:
+            status = self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = "hangs"
+        self.errors.seek(0)
+        self.said = self.errors.read()
+        os.lseek(self.console, 0, os.SEEK_SET)
+        self.shown = os.read(self.console, 1000).decode(errors="replace")
+        os.close(self.console)
+        self.control.close()
+        try:
+            os.unlink(f"{work}/socket")
+        except FileNotFoundError:
+            pass
+        return status
+
+
+def ends(kernel, wanted, status, **how):
+    machine = Machine(kernel, **how)
+    heard = machine.hear()
+    got = machine.end()
+    ok(f"{kernel} {how or ''}: {wanted}", heard.startswith(f"end {wanted}"), heard)
+    ok(f"{kernel}: status {status}", got == status, f"{got}\n{machine.said}")
+    return machine, heard
+
+
+machine, heard = ends("off", "powered-off", 0)
+ok("the console's text is kept", machine.shown == "hello\n", repr(machine.shown))
+ends("off", "powered-off", 0, cpus=32)
+ends("off", "powered-off", 0, memory=5000)
+ends("off", "powered-off", 0, extra=("--window", "0x2000000:0x1000000"))
+ends("reset", "powered-off", 0)
+ends("keyboard", "powered-off", 0)
+machine, heard = ends("panic", "guest-panic", 125)
+ok("a panic's text is told", "not syncing: test" in heard, heard)
+ends("triple", "triple-fault", 125, cpus=2)
+machine, heard = ends("device", "kvm-internal-error", 125)
+ok("an internal error says where", "rip" in heard, heard)
+ends("poke", "powered-off", 0)
+
+for kernel in "halt", "spin", "flood":
+    machine = Machine(kernel, cpus=2)
+    time.sleep(0.3)
+    machine.control.send(b"stop")
+    heard = machine.hear()
+    ok(f"{kernel}: stops when asked", heard == "end stopped: as asked", heard)
+    ok(f"{kernel}: with status 0", machine.end() == 0)
+machine = Machine("spin")
+time.sleep(0.3)
+machine.control.shutdown(socket.SHUT_RDWR)
+ok("the caller's end ends it", machine.end() == 0)
+
+machine = Machine("tick", cpus=2)
+ok("a guest at work", machine.grows())
+machine.control.send(b"pause")
+heard = machine.hear()
+ok("pauses when asked", heard == "paused", heard)
+ok("and does nothing then", machine.rests())
+machine.control.send(b"resume")
+ok("and goes on", machine.grows())
+machine.process.send_signal(signal.SIGSTOP)
+ok("a stopped process does nothing", machine.rests())
+machine.process.send_signal(signal.SIGCONT)
+ok("and goes on when it is continued", machine.grows())
+machine.control.send(b"pause")
+machine.hear()
+machine.control.send(b"stop")
+heard = machine.hear()
+ok("a paused guest stops", heard == "end stopped: as asked", heard)
+ok("with status 0", machine.end() == 0)
+
+for kernel, why in (("text", "not an ELF"), ("nosuch", "nosuch"), ("initrd", "not an ELF")):
+    machine = Machine(kernel)
+    heard = machine.hear()
+    ok(f"{kernel} is no kernel", heard.startswith("end engine-failed"), heard)
+    ok(f"{kernel}: the message names it", f"{work}/{kernel}" in machine.said
+       if machine.end() == 125 else False, machine.said)
+machine = Machine("off", cpus=33)
+ok("33 processors are too many", machine.hear().startswith("end engine-failed"))
+ok("which is told", machine.end() == 125 and "32" in machine.said, machine.said)
+machine = Machine("off", extra=("--append", "a" * 3000))
+ok("a long command line is refused", machine.hear().startswith("end engine-failed"))
+ok("which is told", machine.end() == 125 and "2047" in machine.said, machine.said)
+
+print(f"1..{count}")
+sys.exit(1 if failed else 0)
+PYTHON
