@@ -9,22 +9,8 @@ build=${MATCHLOCK_BUILD:-build/release}
 mib=${EXEC_MIB:-128}
 host=$build/tests/e2e/exec_host
 
-count=0
-failed=0
-ok() { # DESCRIPTION CONDITION-STATUS
-	count=$((count + 1))
-	if [ "$2" = 0 ]; then
-		echo "ok $count - $1"
-	else
-		echo "not ok $count - $1"
-		failed=1
-	fi
-}
-same() { # DESCRIPTION WANTED GOT
-	[ "$2" = "$3" ]
-	ok "$1" $?
-	[ "$2" = "$3" ] || printf '# wanted: %s\n# got:    %s\n' "$2" "$3"
-}
+# shellcheck source=tests/e2e/lib/tap.sh
+. tests/e2e/lib/tap.sh
 wait_gone() { # PID
 	local i
 	for ((i = 0; i < 100; i++)); do
@@ -45,10 +31,7 @@ run() {
 	timeout 120 "$host" "$@"
 }
 
-if [ ! -x "$host" ]; then
-	echo "1..0 # SKIP $host is not built"
-	exit 0
-fi
+[ -x "$host" ] || skip_all "$host is not built"
 work=$(mktemp -d /tmp/matchlock-exec-XXXXXX)
 trap 'rm -rf "$work"' EXIT
 
@@ -213,11 +196,9 @@ if command -v expect >/dev/null; then
 	cmp -s "$work/before" "$work/after"
 	ok "also when the command was killed" $?
 else
-	count=$((count + 1))
-	echo "ok $count - pty # SKIP expect is not installed"
+	skip pty "expect is not installed"
 fi
 same "pty: the end of a pipe is the end of input" words "$(echo words | run -i -t -- cat | head -n 1 | tr -d '\r')"
 same "pty: no output is lost at the exit" 20000 "$(run -t -- seq 1 20000 | wc -l)"
 
-echo "1..$count"
-exit "$failed"
+finish

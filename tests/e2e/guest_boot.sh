@@ -10,26 +10,8 @@ vmm=$build/matchlock-vmm
 host=$build/tests/e2e/exec_host
 init=$build/guest/guest-init
 
-count=0
-failed=0
-ok() { # DESCRIPTION CONDITION-STATUS
-	count=$((count + 1))
-	if [ "$2" = 0 ]; then
-		echo "ok $count - $1"
-	else
-		echo "not ok $count - $1"
-		failed=1
-	fi
-}
-same() { # DESCRIPTION WANTED GOT
-	[ "$2" = "$3" ]
-	ok "$1" $?
-	[ "$2" = "$3" ] || printf '# wanted: %s\n# got:    %s\n' "$2" "$3"
-}
-skip_all() {
-	echo "1..0 # SKIP $1"
-	exit 0
-}
+# shellcheck source=tests/e2e/lib/tap.sh
+. tests/e2e/lib/tap.sh
 
 busybox=$(command -v busybox) || skip_all "busybox-static is not installed"
 command -v qemu-system-x86_64 >/dev/null || skip_all "qemu-system-x86_64 is not installed"
@@ -155,5 +137,4 @@ done
 ok "the guest powers off when the host's side is killed" $?
 kill "$pid" 2>/dev/null
 
-echo "1..$count"
-exit "$failed"
+finish
