@@ -12,7 +12,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 # A place for mounts of our own, which end with this test.
 if [ "${1:-}" != inside ]; then
-	exec unshare --mount --propagation private -- bash "$0" inside
+	exec unshare --mount --propagation private -- bash tests/e2e/ordinary_user.sh inside
 fi
 
 name=matchlock-test-$$
@@ -59,25 +59,28 @@ done
 tests+=("--unit release")
 [ -z "${MATCHLOCK_USER_TESTS:-}" ] || mapfile -t tests < <(tr ' ' '\n' <<<"$MATCHLOCK_USER_TESTS")
 
+# play NUMBER TEST: says how it went in one piece, for another runs beside it.
+play()
+{
+	local log=$home/log.$1 text
+	# shellcheck disable=SC2086 # an option and its value
+	if run_as_user $2 >"$log" 2>&1; then
+		text="ok $1 - $2 as an ordinary user: $(tail -n 1 "$log")
+$(grep -i '# skip' "$log" | sed 's/^ */#     /; s/# SKIP/skipped:/I')"
+	else
+		text="not ok $1 - $2 as an ordinary user
+$(sed 's/^/# /' "$log")"
+		touch "$home/failed"
+	fi
+	printf '%s\n' "$text"
+}
+
 for ((i = 0; i < ${#tests[@]}; i++)); do
 	while [ "$(jobs -rp | wc -l)" -ge 2 ]; do
 		wait -n
 	done
-	# shellcheck disable=SC2086 # an option and its value
-	{ run_as_user ${tests[i]} >"$home/log.$i" 2>&1; echo $? >"$home/status.$i"; } &
+	play $((i + 1)) "${tests[i]}" &
 done
 wait
-
-status=0
-for ((i = 0; i < ${#tests[@]}; i++)); do
-	if [ "$(cat "$home/status.$i")" = 0 ]; then
-		echo "ok $((i + 1)) - ${tests[i]} as an ordinary user: $(tail -n 1 "$home/log.$i")"
-		grep -i '# skip' "$home/log.$i" | sed 's/^ */#     /; s/# SKIP/skipped:/I'
-	else
-		echo "not ok $((i + 1)) - ${tests[i]} as an ordinary user"
-		sed 's/^/# /' "$home/log.$i"
-		status=1
-	fi
-done
 echo "1..${#tests[@]}"
-exit $status
+[ ! -e "$home/failed" ]
