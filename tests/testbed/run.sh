@@ -199,7 +199,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 "${namespace[@]}" setpriv --pdeathsig KILL "$relay" listen "$run/fs.socket" \
 	"$virtiofsd" --fd=3 \
-	-o source=/ -o cache=always -o sandbox=chroot -o xattr -o log_level=err \
+	-o source=/ -o cache=always -o sandbox=chroot -o log_level=err \
 	>"$run/virtiofsd.log" 2>&1 </dev/null &
 children+=($!)
 for ((i = 0; i < 200; i++)); do
