@@ -253,6 +253,7 @@ int main(int argc, char **argv)
 		{ "races", attack_races },
 		{ "ids", attack_ids },
 		{ "lengths", attack_lengths },
+		{ "channels", attack_channels },
 		{ "floods", attack_floods },
 		{ "cold nodes", attack_cold_nodes },
 		{ "special files", attack_special_files },

@@ -46,6 +46,7 @@ void attack_names(struct attack *attack);
 void attack_races(struct attack *attack);
 void attack_ids(struct attack *attack);
 void attack_lengths(struct attack *attack);
+void attack_channels(struct attack *attack);
 void attack_floods(struct attack *attack);
 void attack_cold_nodes(struct attack *attack);
 void attack_special_files(struct attack *attack);

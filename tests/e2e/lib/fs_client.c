@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -62,6 +64,8 @@ static void *audit_events(void *context)
 	return NULL;
 }
 
+#define WINDOW_SIZE (FS_WINDOW_CHANNELS * CHANNEL_STRIDE)
+
 static unsigned files_limit;
 
 void fs_server_limit_files(unsigned files)
@@ -81,19 +85,39 @@ static void limit_files(void)
 		_exit(126);
 }
 
-static void exec_server(const char *program, const int fds[4])
+#define SERVER_FDS 5
+
+static void exec_server(const char *program, const int fds[SERVER_FDS])
 {
-	char numbers[4][12];
+	char numbers[SERVER_FDS][12];
+	char window[64];
 
 	limit_files();
 
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < SERVER_FDS; i++) {
 		set_close_on_exec(fds[i], false);
 		snprintf(numbers[i], sizeof(numbers[i]), "%d", fds[i]);
 	}
+	snprintf(window, sizeof(window), "%s:0:%u", numbers[4], WINDOW_SIZE);
 	execl(program, program, "serve", "--config-fd", numbers[0], "--listen-fd", numbers[1],
-	      "--control-fd", numbers[2], "--audit-fd", numbers[3], "-q", (char *)NULL);
+	      "--control-fd", numbers[2], "--audit-fd", numbers[3], "--window", window, "-q",
+	      (char *)NULL);
 	_exit(127);
+}
+
+/* Sealed, as the guest's memory is. */
+static int make_window(uint8_t **ret_memory)
+{
+	int fd = memfd_create("window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *memory;
+
+	must(fd >= 0 && ftruncate(fd, WINDOW_SIZE) == 0 &&
+		     fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0,
+	     "memfd");
+	memory = mmap(NULL, WINDOW_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(memory != MAP_FAILED, "mmap");
+	*ret_memory = memory;
+	return fd;
 }
 
 void fs_server_start(struct fs_server *server, const char *program, const char *folder,
@@ -101,7 +125,7 @@ void fs_server_start(struct fs_server *server, const char *program, const char *
 {
 	int control[2];
 	int audit[2];
-	int fds[4];
+	int fds[SERVER_FDS];
 
 	*server = (struct fs_server){ 0 };
 	snprintf(server->socket, sizeof(server->socket), "%s/%s.sock", folder, name);
@@ -117,13 +141,14 @@ void fs_server_start(struct fs_server *server, const char *program, const char *
 	     "socketpair");
 	fds[2] = control[1];
 	fds[3] = audit[1];
+	fds[4] = make_window(&server->window);
 	server->control = control[0];
 	server->audit = audit[0];
 	server->pid = fork();
 	must(server->pid >= 0, "fork");
 	if (server->pid == 0)
 		exec_server(program, fds);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < SERVER_FDS; i++)
 		close(fds[i]);
 	pthread_mutex_init(&server->lock, NULL);
 	must(pthread_create(&server->auditor, NULL, audit_events, server) == 0, "thread");
@@ -136,6 +161,7 @@ static int reap(struct fs_server *server)
 	waitpid(server->pid, &status, 0);
 	pthread_join(server->auditor, NULL);
 	close(server->audit);
+	munmap(server->window, WINDOW_SIZE);
 	while (server->events) {
 		struct fs_event *next = server->events->next;
 
@@ -245,10 +271,113 @@ void fs_add(struct fs_client *client, enum fs_opcode opcode, const void *fixed, 
 	client->operations++;
 }
 
+/* ---- over a channel -------------------------------------------------------------------------- */
+
+bool fs_ring(struct fs_client *client)
+{
+	return send(client->fd, "", 1, MSG_NOSIGNAL) == 1;
+}
+
+/* Waits for a doorbell, or for the end; false at the end. */
+static bool sleep_on_channel(struct fs_client *client)
+{
+	uint8_t doorbells[16];
+	bool awake = true;
+
+	channel_sleep(&client->channel);
+	if (channel_available(&client->channel) == 0)
+		awake = recv(client->fd, doorbells, sizeof(doorbells), 0) > 0;
+	channel_wake(&client->channel);
+	return awake;
+}
+
+static bool read_channel(struct fs_client *client, void *target, size_t length)
+{
+	uint8_t *bytes = target;
+
+	while (length > 0) {
+		ssize_t available = channel_available(&client->channel);
+		size_t part;
+
+		/* What came before the end counts. */
+		if (available == 0 && !sleep_on_channel(client))
+			available = channel_available(&client->channel);
+		if (available < 0 || (available == 0 && client->ended))
+			return false;
+		if (available == 0) {
+			struct pollfd polled = { .fd = client->fd, .events = POLLRDHUP };
+
+			client->ended = poll(&polled, 1, 0) > 0;
+			continue;
+		}
+		part = (size_t)available < length ? (size_t)available : length;
+		channel_copy(&client->channel, bytes, part);
+		channel_consume(&client->channel, part);
+		if (channel_peer_sleeps(&client->channel))
+			(void)fs_ring(client);
+		bytes += part;
+		length -= part;
+	}
+	return true;
+}
+
+static bool write_channel(struct fs_client *client, const void *data, size_t length)
+{
+	const uint8_t *bytes = data;
+
+	while (length > 0) {
+		ssize_t room = channel_room(&client->channel);
+		size_t part = (size_t)room < length ? (size_t)room : length;
+
+		if (room < 0)
+			return false;
+		channel_put(&client->channel, bytes, part);
+		channel_publish(&client->channel);
+		if (channel_peer_sleeps(&client->channel) && !fs_ring(client))
+			return false;
+		bytes += part;
+		length -= part;
+	}
+	return true;
+}
+
+int fs_join_channel(struct fs_client *client, const struct fs_server *server, uint32_t export_id,
+		    uint32_t number)
+{
+	struct fs_hello hello = {
+		.magic = FS_MAGIC,
+		.version_min = 1,
+		.version_max = FS_VERSION,
+		.export_id = export_id,
+		.data_max = FS_DATA_MAX,
+		.channel = number,
+	};
+	int error;
+
+	fs_connect(client, server->socket);
+	fs_add(client, FS_HELLO, &hello, sizeof(hello), NULL, 0, NULL, 0);
+	error = fs_call(client);
+	if (error)
+		return error;
+	channel_attach(&client->channel, server->window + (number - 1) * CHANNEL_STRIDE,
+		       CHANNEL_GUEST);
+	client->over_channel = true;
+	return 0;
+}
+
+static bool read_stream(struct fs_client *client, void *target, size_t length)
+{
+	if (client->over_channel)
+		return read_channel(client, target, length);
+	return read_full(client->fd, target, length) == (ssize_t)length;
+}
+
 bool fs_send_raw(struct fs_client *client, const void *data, size_t length)
 {
 	const uint8_t *bytes = data;
 
+	if (client->over_channel)
+		return write_channel(client, data, length);
 	while (length > 0) {
 		ssize_t count = send(client->fd, bytes, length, MSG_NOSIGNAL);
 
@@ -281,10 +410,8 @@ int fs_receive(struct fs_client *client)
 	struct fs_frame frame;
 
 	client->reply_count = 0;
-	if (read_full(client->fd, &frame, sizeof(frame)) != sizeof(frame) ||
-	    frame.length > FS_FRAME_MAX ||
-	    read_full(client->fd, client->answer, frame.length - sizeof(frame)) !=
-		    (ssize_t)(frame.length - sizeof(frame))) {
+	if (!read_stream(client, &frame, sizeof(frame)) || frame.length > FS_FRAME_MAX ||
+	    !read_stream(client, client->answer, frame.length - sizeof(frame))) {
 		client->ended = true;
 		return -1;
 	}

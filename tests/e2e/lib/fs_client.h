@@ -5,6 +5,7 @@
 #ifndef TESTS_E2E_LIB_FS_CLIENT_H
 #define TESTS_E2E_LIB_FS_CLIENT_H
 
+#include "wire/channel.h"
 #include "wire/fs.h"
 
 #include <pthread.h>
@@ -32,7 +33,10 @@ struct fs_server {
 	struct fs_event *events;
 	char socket[108];
 	char config[256];
+	uint8_t *window; /* that it shares with its guest: FS_WINDOW_CHANNELS channels */
 };
+
+#define FS_WINDOW_CHANNELS 4u
 
 /* Starts `program serve` with the configuration; its socket and configuration go into `folder`,
  * under `name`. */
@@ -67,12 +71,18 @@ struct fs_client {
 	struct fs_reply replies[FS_OPS_MAX];
 	unsigned reply_count;
 	bool ended; /* the server closed the stream or said goodbye */
+	bool over_channel;
+	struct channel channel;
 };
 
 /* Connects without a greeting. */
 void fs_connect(struct fs_client *client, const char *socket);
 /* Connects and says HELLO; the errno of its answer. */
 int fs_join(struct fs_client *client, const char *socket, uint32_t export_id, uint32_t kind);
+/* The same, and takes up a channel of the server's window. */
+int fs_join_channel(struct fs_client *client, const struct fs_server *server, uint32_t export_id,
+		    uint32_t number);
+bool fs_ring(struct fs_client *client);
 void fs_leave(struct fs_client *client);
 
 /* Appends an operation: its fixed part, then up to two variable parts. */
