@@ -102,7 +102,7 @@ relay=$programs/tests/testbed/relay
 mkdir -p "$programs"
 (
 	flock 9
-	make -s -C "$repository" BUILD=build/testbed testbed-programs >&2
+	env -u MAKEFLAGS make -s -C "$repository" BUILD=build/testbed testbed-programs >&2
 ) 9>"$programs/.lock" || fail "its programs do not build"
 # The first is for the guests in it, which have no network to fetch theirs with.
 "$repository/scripts/guest-kernel.sh" || fail "there is no kernel for guests"
