@@ -9,7 +9,7 @@ packages=(
 	libssl-dev zlib1g-dev uthash-dev check
 	qemu-system-x86 liblz4-dev acpica-tools lz4 cpio fuse3 busybox-static
 	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck
-	git python3 python3-venv sqlite3 attr procps less vim-tiny expect socat strace
+	git python3 python3-venv sqlite3 attr procps less vim-tiny expect socat strace tzdata
 	xfsprogs btrfs-progs zsh man-db groff
 )
 # A distribution's node or one that the person installed otherwise; both do.

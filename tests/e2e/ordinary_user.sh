@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every release test once more as an ordinary user whom this test makes (and removes). Run by root
-# alone: an ordinary user's own `make check` is that run already.
+# Every release test once more as an ordinary user whom this test makes (and removes), with less to
+# move through each. Run by root alone: an ordinary user's own `make check` is that run already.
 #
 # MATCHLOCK_USER_TESTS names the tests instead, as tests/run.sh takes them.
 set -u
@@ -47,7 +47,8 @@ fi
 run_as_user() # ARGUMENT... of tests/run.sh
 {
 	runuser -u "$name" -- env -i HOME="$home" USER="$name" LOGNAME="$name" PATH=/usr/local/bin:/usr/bin:/bin \
-		LANG=C.UTF-8 MATCHLOCK_BRIEF=1 bash -c 'cd "$HOME/tree" && tests/run.sh "$@"' user "$@"
+		LANG=C.UTF-8 MATCHLOCK_BRIEF=1 PIPE_MIB=64 GUEST_BOOT_MIB=16 EXEC_MIB=32 WORKLOAD_FILES=3000 \
+		bash -c 'cd "$HOME/tree" && tests/run.sh "$@"' user "$@"
 }
 
 # Long ones first, for two run at once.

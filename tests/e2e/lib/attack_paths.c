@@ -15,6 +15,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+/* With the jail in force, which by itself stops what leads out of the tree;
+ * tests/unit/export_operations_test.c plays the same against the server's own care alone. */
 #define RACE_ROUNDS 4000
 
 /* ---- races ---------------------------------------------------------------------------------- */
