@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "vmm/acpi_tables.h"
 #include "vmm/boot_layout.h"
 #include "vmm/daemon_calls.h"
@@ -14,6 +15,7 @@
 #include "vmm/platform.h"
 #include "vmm/serial_port.h"
 #include "vmm/virtio_mmio.h"
+#include "wire/agent.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -58,7 +60,8 @@ struct kvm_machine {
 	struct io_bus registers;
 	struct serial_port serial;
 	int serial_interrupt_fd;
-	int console[2]; /* 0: for the reader, 1: the serial port's */
+	int doorbell_fd; /* borrowed, non-blocking; -1: none */
+	int console[2];	 /* 0: for the reader, 1: the serial port's */
 	struct slot slots[PLATFORM_VIRTIO_MAX];
 	unsigned slot_count;
 	struct kvm_vcpus *vcpus;
@@ -146,6 +149,16 @@ static void write_keyboard(void *owner, uint64_t offset, const uint8_t *data, si
 		note_end(owner, KVM_ENGINE_RESET, "by the keyboard controller");
 }
 
+/* Bytes without a meaning: where there is no room for one, others are still to be read. */
+static void write_doorbell(void *owner, uint64_t offset, const uint8_t *data, size_t length)
+{
+	const struct kvm_machine *engine = owner;
+
+	(void)offset;
+	(void)length;
+	(void)!write(engine->doorbell_fd, data, 1);
+}
+
 static void read_slot(void *owner, uint64_t offset, uint8_t *data, size_t length)
 {
 	const struct slot *slot = owner;
@@ -215,15 +228,35 @@ static int make_ports(struct kvm_machine *engine)
 	return r;
 }
 
+static int make_doorbell(struct kvm_machine *engine, int fd)
+{
+	int r;
+
+	if (fd < 0)
+		return 0;
+	engine->doorbell_fd = fd;
+	r = set_nonblocking(fd, true);
+	return r < 0 ? r
+		     : add_port(engine, ENGINE_DOORBELL_PORT, 1, engine, read_zero, write_doorbell);
+}
+
 /* Loading messages and self-tests cost boot time; the clock is KVM's; a panic resets at once, by
  * the keyboard controller; no device but ours is worth looking for. */
 static int make_command_line(struct kvm_machine *engine, const struct engine_config *config)
 {
+	char window[96] = "";
+
+	/* Where the window is that e820 reserves. */
+	if (config->window_size > 0)
+		(void)snprintf(window, sizeof(window), " " AGENT_WINDOW_VARIABLE "=%#llx:%#llx:%#x",
+			       (unsigned long long)config->window_address,
+			       (unsigned long long)config->window_size,
+			       config->doorbell_fd < 0 ? 0 : ENGINE_DOORBELL_PORT);
 	return asprintf(&engine->command_line,
 			"quiet loglevel=1 panic=-1 reboot=k cryptomgr.notests pci=off "
 			"swiotlb=noforce random.trust_cpu=on tsc=reliable no_timer_check "
-			"console=ttyS0 8250.nr_uarts=1%s%s",
-			config->append ? " " : "", config->append ? config->append : "") < 0
+			"console=ttyS0 8250.nr_uarts=1%s%s%s",
+			window, config->append ? " " : "", config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
 }
@@ -237,6 +270,7 @@ static struct kvm_machine *new_engine(void)
 	engine->vm.kvm = engine->vm.fd = -1;
 	engine->memory_fd = -1;
 	engine->serial_interrupt_fd = -1;
+	engine->doorbell_fd = -1;
 	engine->console[0] = engine->console[1] = -1;
 	engine->wake.fd = engine->continued.fd = -1;
 	for (size_t i = 0; i < PLATFORM_VIRTIO_MAX; i++)
@@ -276,6 +310,8 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 		step = "console and power ports";
 		r = make_ports(engine);
 	}
+	if (r == 0)
+		r = make_doorbell(engine, config->doorbell_fd);
 	if (r == 0)
 		r = make_events(engine);
 	if (r == 0)

@@ -76,6 +76,11 @@ jne 3b
 mov $0x600, %edx
 mov $0x34, %al
 out %al, %dx'
+kernel bell 'mov $0x42, %al
+out %al, $0xe9
+mov $0x600, %edx
+mov $0x34, %al
+out %al, %dx'
 head -c 5000 /dev/zero >"$work/initrd"
 printf 'no kernel' >"$work/text"
 
@@ -100,7 +105,7 @@ def ok(what, good, note=""):
 class Machine:
     """One VMM with a kernel of ours; what it says on its control socket and standard error."""
 
-    def __init__(self, kernel, cpus=1, memory=64, extra=()):
+    def __init__(self, kernel, cpus=1, memory=64, extra=(), fds=()):
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(LIMIT)
         self.console = os.open(f"{work}/console", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -110,7 +115,7 @@ class Machine:
              f"{work}/initrd", "--cpus", str(cpus), "--memory", str(memory), "--cid", "3",
              "--socket-base", f"{work}/socket", "--control-fd", str(theirs.fileno()),
              "--console-fd", str(self.console), *extra],
-            pass_fds=[theirs.fileno(), self.console], stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno(), self.console, *fds], stdin=subprocess.DEVNULL,
             stderr=self.errors)
         theirs.close()
 
@@ -177,6 +182,17 @@ ends("triple", "triple-fault", 125, cpus=2)
 machine, heard = ends("device", "kvm-internal-error", 125)
 ok("an internal error says where", "rip" in heard, heard)
 ends("poke", "powered-off", 0)
+
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+ends("bell", "powered-off", 0, extra=("--doorbell-fd", str(theirs.fileno())),
+     fds=[theirs.fileno()])
+theirs.close()
+ok("a doorbell is passed on", ours.recv(10) == b"B")
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+ours.close()
+ends("bell", "powered-off", 0, extra=("--doorbell-fd", str(theirs.fileno())),
+     fds=[theirs.fileno()])
+theirs.close()
 
 for kernel in "halt", "spin", "flood":
     machine = Machine(kernel, cpus=2)
