@@ -93,6 +93,7 @@ struct run_options {
 	struct project_file *project;
 	char *project_path;
 	char *project_text;	  /* its bytes */
+	bool project_changed;	  /* it was trusted, and does not hold as it is now */
 	struct text_list notices; /* for the plan to show */
 };
 

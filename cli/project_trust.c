@@ -278,6 +278,28 @@ static int apply_trusted(struct run_options *options, struct project_bytes *byte
 	return 0;
 }
 
+/* There is no file to be read; had there been one that was trusted? */
+static int notice_lost(struct run_options *options, const struct paths *paths,
+		       const char *workspace, struct problem *problem)
+{
+	const char *parent = strcmp(workspace, "/") == 0 ? "" : workspace;
+	struct project_bytes gone = { .path = text_printf("%s/" PROJECT_FILE_NAME, parent) };
+	cleanup_free char *word = quote_word(workspace);
+	enum trust_state state = TRUST_NONE;
+	int result = trust_look_up(paths, &gone, &state, problem);
+
+	if (result == 0 && state != TRUST_NONE) {
+		options->project_changed = true;
+		text_list_take(&options->notices,
+			       text_printf("%s, which you trusted, is GONE, and what it asked for "
+					   "does not hold; if that is meant: matchlock trust "
+					   "--remove %s",
+					   gone.path, word));
+	}
+	project_bytes_free(&gone);
+	return result;
+}
+
 int project_apply(struct run_options *options, const struct paths *paths, struct problem *problem)
 {
 	cleanup_free char *workspace =
@@ -298,12 +320,13 @@ int project_apply(struct run_options *options, const struct paths *paths, struct
 		text_list_take(&options->notices,
 			       text_printf("%s; it is ignored", unreadable.text));
 	if (found <= 0)
-		return 0;
+		return notice_lost(options, paths, workspace, problem);
 	if (trust_look_up(paths, &bytes, &state, problem) < 0) {
 		result = -1;
 	} else if (state == TRUST_GIVEN) {
 		result = apply_trusted(options, &bytes, problem);
 	} else if (state == TRUST_CHANGED) {
+		options->project_changed = true;
 		text_list_take(&options->notices,
 			       text_printf("%s CHANGED since you trusted it, and is ignored; see "
 					   "what it asks for now, and trust that: matchlock trust "

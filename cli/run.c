@@ -411,6 +411,21 @@ static void release(struct run *run)
 	run_options_free(&run->options);
 }
 
+static void tell_warnings(const struct run *run)
+{
+	const struct run_options *options = &run->options;
+
+	if (options->dry_run)
+		return;
+	for (size_t i = 0; i < run->plan.warnings.count; i++)
+		log_warning("%s", run->plan.warnings.items[i]);
+	/* That restrictions do not hold any more is for those, too, who want to hear nothing. */
+	if (options->verbosity == RUN_QUIET && options->project_changed) {
+		for (size_t i = 0; i < options->notices.count; i++)
+			log_error("%s", options->notices.items[i]);
+	}
+}
+
 int command_run(int argc, char **argv, const struct paths *paths)
 {
 	static const enum log_level levels[] = { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO,
@@ -439,10 +454,7 @@ int command_run(int argc, char **argv, const struct paths *paths)
 	if (plan_make(&run->options, paths, &run->plan, &problem) < 0 ||
 	    refuse_running_name(run, &problem) < 0)
 		goto failed;
-	if (run->options.verbosity != RUN_QUIET && !run->options.dry_run) {
-		for (size_t i = 0; i < run->plan.warnings.count; i++)
-			log_warning("%s", run->plan.warnings.items[i]);
-	}
+	tell_warnings(run);
 	if (run->options.dry_run)
 		run->status = dry_run(run);
 	else

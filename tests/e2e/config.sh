@@ -149,6 +149,11 @@ run "$matchlock" audit show last --denied
 	$out != *"hint=--allow-write"* ]]
 ok "denials name the project's rule, and promise no flag" $?
 
+echo '# one more' >>.matchlock.yaml
+run "$matchlock" run -q --workspace . -- true
+[ "$status" -eq 0 ] && [[ $err == *CHANGED* ]]
+ok "that trust is lost is told even with -q" $?
+
 # ---- a home directory as workspace: the next session's configuration cannot be planted
 rm -rf "$HOME"
 mkdir "$HOME"
@@ -161,7 +166,7 @@ run "$matchlock" run -q --workspace "$HOME" -- sh -c '
 	mkdir .config/matchlock && echo BAD
 	mv evil/matchlock .config/matchlock && echo BAD
 	echo done'
-[ "$status" -eq 0 ] && [ "$out" = done ] && [ ! -e "$HOME/.config/matchlock" ]
+[ "$status" -eq 0 ] && [ "$out" = "done" ] && [ ! -e "$HOME/.config/matchlock" ]
 ok "config.yaml cannot be planted from inside" $?
 
 echo "1..$count"

@@ -378,6 +378,8 @@ END_TEST
 
 START_TEST(trust_is_asked_for)
 {
+	char *path;
+
 	put("project/.matchlock.yaml", project_text);
 	PARSES("--workspace @/project --cpus 4");
 	ck_assert_ptr_null(options.project);
@@ -407,6 +409,13 @@ START_TEST(trust_is_asked_for)
 	put("project/.matchlock.yaml", project_text);
 	PARSES("--workspace @/project");
 	ck_assert_ptr_nonnull(options.project);
+	ck_assert(!options.project_changed);
+	path = place("project/.matchlock.yaml");
+	ck_assert_int_eq(unlink(path), 0);
+	free(path);
+	PARSES("--workspace @/project");
+	ck_assert(options.project_changed);
+	ck_assert_ptr_nonnull(strstr(options.notices.items[0], "GONE"));
 }
 END_TEST
 
