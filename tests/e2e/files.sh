@@ -14,6 +14,7 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/matchlock-files.XXXXXX")
 mount=$scratch/mount tree=$scratch/tree native=$scratch/native
 server_pid='' fused_pid=''
 limited=() # what the server is started by
+over=channel # or socket: what the requests go over
 
 report()
 {
@@ -75,6 +76,7 @@ trap cleanup EXIT
 start()
 {
 	local mode=$1 members=${2:-} read_only=false i
+	local -a window=()
 	[ "$mode" = rw ] || read_only=true
 	[ "$mode" = ro ] || members+=",\"undo_store\":\"$scratch/store$count\""
 	mkdir -p "$tree" "$mount" "$native"
@@ -86,15 +88,16 @@ start()
 	END
 	rm -f "$scratch/socket"
 	"${limited[@]}" "$build/tests/e2e/files_server" "$build/matchlock-fsserver" "$scratch/config.json" \
-		"$scratch/socket" >>"$scratch/server.log" 2>&1 &
+		"$scratch/socket" "$scratch/window" >>"$scratch/server.log" 2>&1 &
 	server_pid=$!
 	for ((i = 0; i < 100; i++)); do
 		[ -S "$scratch/socket" ] && break
 		sleep 0.05
 	done
 	mkfifo "$scratch/ready.$count"
+	[ "$over" = socket ] || window=(--window "$scratch/window:0:8388608")
 	"$build/guest/guest-fused" --unix-socket "$scratch/socket" --export "1:$mount:$mode" \
-		--ready-fd 3 3>"$scratch/ready.$count" 2>>"$scratch/fused.log" &
+		"${window[@]}" --ready-fd 3 3>"$scratch/ready.$count" 2>>"$scratch/fused.log" &
 	fused_pid=$!
 	if ! read -r -t 20 line <"$scratch/ready.$count" || [ "$line" != "ready 1" ]; then
 		sed 's/^/# /' "$scratch/fused.log" "$scratch/server.log"
@@ -208,6 +211,13 @@ create_write_close()
 
 [ -e /dev/fuse ] || { skip "mounts" "no /dev/fuse"; echo "1..$count"; exit 0; }
 
+# Over a socket, as in a guest without shared memory; the rest over a channel.
+over=socket
+start rw
+check "every operation over a socket does what it does natively" same_operations
+cd "$scratch" || exit 1
+stop
+over=channel
 start rw
 check "every operation does what it does natively" same_operations
 check "flock and POSIX locks keep processes apart" "$driver" locks "$mount"

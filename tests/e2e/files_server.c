@@ -1,10 +1,11 @@
 /*
  * Runs the real file server as the command line would, for tests and benchmarks of guest-fused:
  *
- *     files_server PROGRAM CONFIG SOCKET
+ *     files_server PROGRAM CONFIG SOCKET [WINDOW]
  *
  * listens on the Unix socket, starts `PROGRAM serve` on it, swallows the audit events, and ends the
- * session when it is sent SIGTERM. Exits as the server does.
+ * session when it is sent SIGTERM. Exits as the server does. With WINDOW, a link by that name leads
+ * to WINDOW_SIZE bytes of memory that the server shares, for guest-fused's --window.
  */
 #include "base/io.h"
 
@@ -15,11 +16,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define WINDOW_SIZE 8388608u
 
 static void must(int good, const char *what)
 {
@@ -42,9 +46,25 @@ static int listen_at(const char *path)
 	return fd;
 }
 
-static void run_server(const char *program, const int *fds)
+/* Sealed, as the guest's memory is. Stays open here, where the link leads. */
+static int make_window(const char *link)
+{
+	int fd = memfd_create("window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	char target[64];
+
+	must(fd >= 0 && ftruncate(fd, WINDOW_SIZE) == 0 &&
+		     fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0,
+	     "memfd");
+	snprintf(target, sizeof(target), "/proc/%d/fd/%d", getpid(), fd);
+	unlink(link);
+	must(symlink(target, link) == 0, link);
+	return fd;
+}
+
+static void run_server(const char *program, const int *fds, int window_fd)
 {
 	char numbers[4][12];
+	char window[32];
 	sigset_t none;
 
 	sigemptyset(&none);
@@ -53,8 +73,12 @@ static void run_server(const char *program, const int *fds)
 		set_close_on_exec(fds[i], false);
 		snprintf(numbers[i], sizeof(numbers[i]), "%d", fds[i]);
 	}
+	if (window_fd >= 0)
+		set_close_on_exec(window_fd, false);
+	snprintf(window, sizeof(window), "%d:0:%u", window_fd, WINDOW_SIZE);
 	execl(program, program, "serve", "--config-fd", numbers[0], "--listen-fd", numbers[1],
-	      "--control-fd", numbers[2], "--audit-fd", numbers[3], (char *)NULL);
+	      "--control-fd", numbers[2], "--audit-fd", numbers[3],
+	      window_fd < 0 ? (char *)NULL : "--window", window, (char *)NULL);
 	_exit(127);
 }
 
@@ -88,11 +112,12 @@ int main(int argc, char **argv)
 	int control[2];
 	int audit[2];
 	int fds[4];
+	int window;
 	sigset_t set;
 	pid_t server;
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: files_server PROGRAM CONFIG SOCKET\n");
+	if (argc != 4 && argc != 5) {
+		fprintf(stderr, "usage: files_server PROGRAM CONFIG SOCKET [WINDOW]\n");
 		return 2;
 	}
 	sigemptyset(&set);
@@ -107,10 +132,11 @@ int main(int argc, char **argv)
 	     "socketpair");
 	fds[2] = control[1];
 	fds[3] = audit[1];
+	window = argc == 5 ? make_window(argv[4]) : -1;
 	server = fork();
 	must(server >= 0, "fork");
 	if (server == 0)
-		run_server(argv[1], fds);
+		run_server(argv[1], fds, window);
 	for (int i = 0; i < 4; i++)
 		close(fds[i]);
 	return supervise(server, signalfd(-1, &set, SFD_CLOEXEC), control[0], audit[0]);
