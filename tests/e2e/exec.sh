@@ -33,6 +33,8 @@ run() {
 
 [ -x "$host" ] || skip_all "$host is not built"
 work=$(mktemp -d /tmp/matchlock-exec-XXXXXX)
+# One that is killed leaves its sockets.
+export TMPDIR=$work
 trap 'rm -rf "$work"' EXIT
 
 # Exit status.

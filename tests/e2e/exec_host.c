@@ -344,7 +344,8 @@ static int run_all(struct agent_client *client, struct options *options, char **
 int main(int argc, char **argv)
 {
 	static struct options options;
-	char directory[] = "/tmp/exec-host-XXXXXX";
+	const char *scratch = getenv("TMPDIR");
+	char directory[96];
 	char base[128];
 	struct agent_client *client;
 	double start = seconds();
@@ -354,6 +355,8 @@ int main(int argc, char **argv)
 	int status;
 
 	parse(&options, argc, argv);
+	snprintf(directory, sizeof(directory), "%.64s/exec-host-XXXXXX",
+		 scratch ? scratch : "/tmp");
 	if (!options.base && !mkdtemp(directory))
 		die(directory, errno);
 	snprintf(base, sizeof(base), "%s", options.base ? options.base : directory);
