@@ -180,7 +180,7 @@ static int run_guest(const struct probe *probe, struct outcome *outcome, const c
 {
 	*ret_step = "KVM_RUN";
 	for (int i = 0; i <= LOOP_RUNS; i++) {
-		long us;
+		long us = 0;
 		int r = run_once(probe, outcome, &us);
 
 		if (r < 0)

@@ -256,7 +256,8 @@ static int lock(struct vmm *vmm, int directory)
 	char text[JAIL_REPORT_TEXT_MAX];
 	int r;
 
-	memcpy(sets + COMMON_SETS, form->syscall_sets, form_sets * sizeof(sets[0]));
+	for (size_t i = 0; i < form_sets; i++)
+		sets[COMMON_SETS + i] = form->syscall_sets[i];
 	r = jail_enter(&spec, &report);
 	if (r < 0) {
 		log_error("cannot lock the vsock device: stage %s: %s; not running the guest",
