@@ -73,7 +73,7 @@ $(grep -i '# skip' "$log" | sed 's/^ */#     /; s/# SKIP/skipped:/I')"
 $(sed 's/^/# /' "$log")"
 		touch "$home/failed"
 	fi
-	printf '%s\n' "$text"
+	printf '%s\n' "${text%$'\n'}"
 }
 
 for ((i = 0; i < ${#tests[@]}; i++)); do
