@@ -63,7 +63,11 @@ int guest_ram_create(const struct guest_ram_layout *layout, bool huge_pages)
 	cleanup_fd int fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING |
 							      (huge_pages ? MFD_HUGETLB : 0u));
 
-	if (fd < 0 || ftruncate(fd, (off_t)(layout->low_length + layout->high_length)) < 0 ||
+	const off_t length = (off_t)(layout->low_length + layout->high_length);
+
+	/* A huge page that is not there when it is touched is a SIGBUS: all are taken now. */
+	if (fd < 0 || ftruncate(fd, length) < 0 ||
+	    (huge_pages && fallocate(fd, 0, 0, length) < 0) ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
 	return steal_fd(&fd);

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -176,6 +177,15 @@ static void write_slot(void *owner, uint64_t offset, const uint8_t *data, size_t
 /* ---- putting it together -----------------------------------------------------------------------
  */
 
+/* Where the kernel has transparent huge pages for memory files, if it is told that they are wanted.
+ */
+static void advise_huge_pages(const struct guest_memory *memory)
+{
+	for (size_t i = 0; i < memory->count; i++)
+		(void)madvise(memory->regions[i].host, (size_t)memory->regions[i].length,
+			      MADV_HUGEPAGE);
+}
+
 static int make_memory(struct kvm_machine *engine, const struct engine_config *config)
 {
 	int r = guest_ram_layout((uint64_t)config->memory_mib << 20, config->window_address,
@@ -185,13 +195,17 @@ static int make_memory(struct kvm_machine *engine, const struct engine_config *c
 		return r;
 	engine->memory_fd = config->memory_fd;
 	if (engine->memory_fd < 0) {
-		engine->memory_fd = guest_ram_create(&engine->ram, false);
+		engine->memory_fd = guest_ram_create(&engine->ram, config->huge_pages);
 		if (engine->memory_fd < 0)
 			return engine->memory_fd;
 		engine->owns_memory_fd = true;
 	}
 	r = guest_ram_map(&engine->ram, engine->memory_fd, &engine->memory);
-	return r < 0 ? r : kvm_vm_add_memory(&engine->vm, &engine->memory);
+	if (r < 0)
+		return r;
+	if (config->huge_pages && !engine->owns_memory_fd)
+		advise_huge_pages(&engine->memory);
+	return kvm_vm_add_memory(&engine->vm, &engine->memory);
 }
 
 static int add_port(struct kvm_machine *engine, uint64_t port, uint64_t length, void *owner,
@@ -303,7 +317,9 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 	int r = kvm_vm_open(&engine->vm, &step);
 
 	if (r == 0) {
-		step = "guest memory";
+		step = config->huge_pages
+			       ? "guest memory in huge pages (see /proc/sys/vm/nr_hugepages)"
+			       : "guest memory";
 		r = make_memory(engine, config);
 	}
 	if (r == 0) {

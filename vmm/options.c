@@ -16,6 +16,7 @@ enum option_code {
 	OPTION_CPUS,
 	OPTION_MEMORY,
 	OPTION_MEMORY_FD,
+	OPTION_HUGE_PAGES,
 	OPTION_WINDOW,
 	OPTION_DOORBELL_FD,
 	OPTION_CID,
@@ -34,6 +35,7 @@ static const struct option long_options[] = {
 	{ "append", required_argument, NULL, OPTION_APPEND },
 	{ "cpus", required_argument, NULL, OPTION_CPUS },
 	{ "memory", required_argument, NULL, OPTION_MEMORY },
+	{ "huge-pages", no_argument, NULL, OPTION_HUGE_PAGES },
 	{ "memory-fd", required_argument, NULL, OPTION_MEMORY_FD },
 	{ "window", required_argument, NULL, OPTION_WINDOW },
 	{ "doorbell-fd", required_argument, NULL, OPTION_DOORBELL_FD },
@@ -60,6 +62,9 @@ static const char usage[] =
 	"  --append TEXT           added to the kernel's command line\n"
 	"  --cpus N                virtual CPUs (default 1)\n"
 	"  --memory MIB            guest memory (default 512)\n"
+	"  --huge-pages            with KVM: memory in huge pages, which the host must have "
+	"reserved\n"
+	"                          unless --memory-fd names the memory\n"
 	"  --memory-fd N           the memory file (default: one of the engine's own)\n"
 	"  --window ADDRESS:SIZE   part of it below 3 GiB that the guest's kernel leaves alone\n"
 	"  --doorbell-fd N         stream socket that takes what the guest writes to port 0xe9\n"
@@ -198,6 +203,9 @@ static bool take_flag(int code, struct vmm_options *options, bool *ret_answered)
 		return true;
 	case OPTION_DEBUG:
 		options->level = LOG_LEVEL_DEBUG;
+		return true;
+	case OPTION_HUGE_PAGES:
+		options->machine.huge_pages = true;
 		return true;
 	case 'h':
 		(void)fputs(usage, stdout);

@@ -2,7 +2,7 @@
  * The command line of matchlock-vmm, which `matchlock` writes:
  *
  *     matchlock-vmm --engine auto|qemu|kvm --kernel FILE --initrd FILE [--append TEXT]
- *                   --cpus N --memory MIB [--memory-fd N] [--window ADDRESS:SIZE]
+ *                   --cpus N --memory MIB [--huge-pages] [--memory-fd N] [--window ADDRESS:SIZE]
  *                   [--doorbell-fd N]
  *                   --cid N --socket-base PATH
  *                   --audit-fd N --control-fd N --console-fd N [-q|-v|--debug]

@@ -3,6 +3,7 @@
  * registers, the ways in which a guest ends, pausing, stored state, and the lock of vCPU threads.
  */
 #include "base/checked.h"
+#include "jail/calls.h"
 #include "jail/jail.h"
 #include "vmm/boot_layout.h"
 #include "vmm/daemon_calls.h"
@@ -650,20 +651,10 @@ static int fate(bool on_vcpu, long (*call)(void))
 	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED true
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED false
-#endif
-
 START_TEST(vcpu_thread_is_locked)
 {
-	if (forbidden[_i].only_device_thread || (SANITIZED && forbidden[_i].sanitizers_need_it))
+	if (forbidden[_i].only_device_thread ||
+	    (JAIL_SANITIZER && forbidden[_i].sanitizers_need_it))
 		return;
 	ck_assert_int_eq(fate(true, forbidden[_i].call), 1000 + SIGSYS);
 }
@@ -671,7 +662,7 @@ END_TEST
 
 START_TEST(device_thread_is_locked)
 {
-	if (SANITIZED && forbidden[_i].sanitizers_need_it)
+	if (JAIL_SANITIZER && forbidden[_i].sanitizers_need_it)
 		return;
 	ck_assert_int_eq(fate(false, forbidden[_i].call), 1000 + SIGSYS);
 }

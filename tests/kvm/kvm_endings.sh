@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# How Linux on the KVM engine ends, each with its name; its clock while the VMM is stopped; and
+# `matchlock run` on top.
+set -u
+# shellcheck source=tests/kvm/lib/guest.sh
+. tests/kvm/lib/guest.sh
+export XDG_RUNTIME_DIR=$work/runtime
+mkdir -m 700 "$XDG_RUNTIME_DIR"
+
+boot --memory 256 -- /busybox sh -c 'echo c >/proc/sysrq-trigger; /busybox sleep 100' >"$work/out"
+same "a panic" "125 guest-panic: Kernel panic - not syncing: sysrq triggered crash" "$(ending)"
+boot --memory 256 -- /busybox sh -c 'echo b >/proc/sysrq-trigger; /busybox sleep 100' >"$work/out"
+[[ "$(ending)" == "0 powered-off"* ]]
+ok "a reset by the guest" $?
+boot --memory 256 --append reboot=t -- \
+	/busybox sh -c 'echo b >/proc/sysrq-trigger; /busybox sleep 100' >"$work/out"
+same "a triple fault" "125 triple-fault" "$(ending)"
+
+# Stopped for a while, the guest has the right time afterwards: the times around its own bound it.
+# shellcheck disable=SC2016 # for the guest's shell
+boot --memory 256 --cpus 2 -- /busybox sh -c 'i=0; while [ $i -lt 1000 ]; do
+	/busybox date +%s; /busybox sleep 0.2; i=$((i + 1)); done' >"$work/dates" &
+runner=$!
+await_lines() { # COUNT
+	for ((i = 0; i < 900; i++)); do
+		[ "$(wc -l <"$work/dates")" -ge "$1" ] && return
+		sleep 0.1
+	done
+}
+await_lines 1
+pid=$(pgrep -P "$(cat "$work/starter")" matchlock-vmm)
+kill -STOP "$pid"
+sleep 5
+lines=$(wc -l <"$work/dates")
+continued=$(date +%s)
+kill -CONT "$pid"
+await_lines $((lines + 5))
+seen=$(tail -n 1 "$work/dates")
+now=$(date +%s)
+[ "$seen" -ge "$continued" ] && [ "$seen" -le "$now" ]
+ok "the clock is right after SIGSTOP and SIGCONT" $?
+echo "# continued at $continued, the guest says $seen, it is $now"
+kill -9 "$pid"
+wait "$runner"
+[ "$(cat "$work/vmm-status")" -gt 128 ]
+ok "a VMM that is killed is missed" $?
+
+mkdir "$work/tree"
+out=$("$build/matchlock" run --engine kvm --workspace "$work/tree" -- \
+	sh -c 'echo made >file; uname -r; grep -c hypervisor /proc/cpuinfo' 2>"$work/errors")
+same "matchlock run" "0 made" "$? $(cat "$work/tree/file")"
+[[ "$out" == *-cloud-amd64* ]]
+ok "in its guest" $?
+sed 's/^/# /' "$work/errors"
+"$build/matchlock" run --workspace "$work/tree" -- false 2>"$work/errors"
+same "matchlock run takes this engine by itself" "1 0" "$? $(grep -c 'engine qemu' "$work/errors")"
+[ -s "$XDG_RUNTIME_DIR/matchlock/kvm-probe" ]
+ok "and keeps what it found out" $?
+finish
