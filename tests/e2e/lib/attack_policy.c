@@ -176,7 +176,7 @@ void attack_denied_paths(struct attack *attack)
 	attack_moved_tree(attack);
 	attack_alias(attack);
 	attack_late_alias(attack);
-	ok(fs_server_events(&attack->server, AUDIT_DENIAL, "--allow-write") > 10,
+	ok(fs_server_tells(&attack->server, AUDIT_DENIAL, "--allow-write", 10),
 	   "the denials are in the audit log with what would grant them");
 	stop(attack);
 }

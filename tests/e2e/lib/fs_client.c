@@ -219,6 +219,16 @@ unsigned fs_server_events(struct fs_server *server, unsigned kind, const char *t
 	return found;
 }
 
+bool fs_server_tells(struct fs_server *server, unsigned kind, const char *text, unsigned count)
+{
+	for (unsigned i = 0; i < 1000; i++) {
+		if (fs_server_events(server, kind, text) > count)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
 /* ---- a stream ------------------------------------------------------------------------------- */
 
 void fs_connect(struct fs_client *client, const char *socket_path)

@@ -51,6 +51,8 @@ void fs_server_kill(struct fs_server *server);
 bool fs_server_alive(const struct fs_server *server);
 /* Counts the audit events of a kind so far whose fields contain `text`. */
 unsigned fs_server_events(struct fs_server *server, unsigned kind, const char *text);
+/* Whether there are more than `count` of them; waits for ten seconds at most. */
+bool fs_server_tells(struct fs_server *server, unsigned kind, const char *text, unsigned count);
 
 /* ---- a stream ------------------------------------------------------------------------------- */
 
