@@ -77,6 +77,9 @@ static const struct jail_syscall sanitizer_calls[] = {
 	JAIL_CALL(SYS_rseq),
 	JAIL_CALL(SYS_prctl),
 	JAIL_CALL(SYS_arch_prctl),
+	/* The end of a thread. */
+	JAIL_CALL(SYS_munmap),
+	JAIL_CALL(SYS_sigaltstack),
 	/* The symbolizer, a child process. */
 	JAIL_CALL(SYS_clone),
 	JAIL_CALL(SYS_fork),

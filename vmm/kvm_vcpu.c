@@ -103,8 +103,10 @@ static void serve_ports(const struct vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
-	/* String instructions repeat. */
+	/* String instructions repeat; each byte for a console that nobody reads may wait. */
 	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
+		if (atomic_load(&vcpu->all->wanted) == WANT_END)
+			return;
 		if (run->io.direction == KVM_EXIT_IO_OUT)
 			io_bus_write(bus, run->io.port, data, run->io.size);
 		else

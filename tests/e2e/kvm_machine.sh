@@ -46,6 +46,12 @@ kernel flood 'mov $0x3f8, %edx
 mov $0x2e, %al
 2: out %al, %dx
 jmp 2b'
+kernel strings 'mov $0x3f8, %edx
+cld
+2: mov $0x100000, %esi
+mov $4096, %ecx
+rep outsb
+jmp 2b'
 kernel tick 'mov $0x3f8, %edx
 mov $0x2e, %al
 2: mov $20000, %ecx
@@ -194,7 +200,7 @@ ends("bell", "powered-off", 0, extra=("--doorbell-fd", str(theirs.fileno())),
      fds=[theirs.fileno()])
 theirs.close()
 
-for kernel in "halt", "spin", "flood":
+for kernel in "halt", "spin", "flood", "strings":
     machine = Machine(kernel, cpus=2)
     time.sleep(0.3)
     machine.control.send(b"stop")
