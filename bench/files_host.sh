@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Files on the host: guest-fused and the file server (policy, undo log and audit on) through a real
-# FUSE mount, against libfuse's passthrough_ll (no transport, no policy) and the native file system;
-# and round trips counted. Prints name, ours, peer, ratio, target, ok|short|reported.
+# Files on the host: guest-fused and the file server (policy, undo log and audit on; requests over a
+# channel, as in the product) through a real FUSE mount, against libfuse's passthrough_ll (no
+# transport, no policy), sshfs (its server reached over a socket pair: no encryption, no network) and
+# the native file system; against ourselves without undo log and audit; and round trips counted.
+# Prints name, ours, peer, ratio, target, ok|short|reported.
 #
-# FILES (default 1000) is the size of the tree; ROUNDS (default 5) how often each is timed.
+# FILES (default 1000) is the size of the tree; ROUNDS (default 5) how often each is timed; MIB
+# (default 128) the size of the large file. STEPS, an extended regular expression, chooses among the
+# steps; TMPDIR chooses the file system.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=bench/lib.sh
@@ -11,21 +15,25 @@ cd "$(dirname "$0")/.." || exit 1
 
 build=$(realpath "${MATCHLOCK_BUILD:-build/release}")
 files=${FILES:-1000}
+mib=${MIB:-128}
 example=/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c
+sftp_server=/usr/lib/openssh/sftp-server
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/matchlock-bench.XXXXXX")
 bench_log=$scratch/log
 pids=()
+places=(ours off peer sshfs native)
 
 finish()
 {
-	local pid
+	local pid place
 	cd /
+	for place in "${places[@]}"; do
+		umount -l "$scratch/$place" 2>/dev/null
+	done
 	for pid in "${pids[@]}"; do
 		kill "$pid" 2>/dev/null
 		wait "$pid" 2>/dev/null
 	done
-	umount -l "$scratch/ours" 2>/dev/null
-	umount -l "$scratch/peer" 2>/dev/null
 	rm -rf "$scratch"
 }
 trap finish EXIT
@@ -34,52 +42,88 @@ if [ "$(id -u)" -ne 0 ] || [ ! -e /dev/fuse ]; then
 	echo "bench files: needs root and /dev/fuse, for mounts and to empty the page cache" >&2
 	exit 0
 fi
+have_fio=1
+command -v fio >/dev/null || have_fio=0
+need fio fio
+need sshfs sshfs
+need "$sftp_server" openssh-sftp-server
 
-# ---- three trees alike: below ours, peer and native ----
-mkdir -p "$scratch"/{ours,peer,native,store,ours-tree,peer-tree,seed}
+# ---- trees alike: below each mount, and native ----
+mkdir -p "$scratch"/{seed,native} "$scratch"/{ours,off,peer,sshfs}{,-tree} "$scratch"/{ours,off}-store
+mkdir -m 700 "$scratch/audit"
 for ((i = 0; i < files; i++)); do
 	[ $((i % 50)) -ne 0 ] || mkdir -p "$scratch/seed/tree/d$((i / 50))"
 	seq "$i" $((i + 200 + i % 1000)) >"$scratch/seed/tree/d$((i / 50))/f$i"
 done
 tar cf "$scratch/seed/tree.tar" -C "$scratch/seed" tree
-dd if=/dev/urandom of="$scratch/seed/big" bs=1M count=128 status=none
+dd if=/dev/urandom of="$scratch/seed/big" bs=1M count="$mib" status=none
+dd if=/dev/urandom of="$scratch/seed/random" bs=1M count=32 status=none
 (cd "$scratch/seed/tree" && git init -q && git add -A &&
 	git -c user.name=b -c user.email=b@b commit -qm tree) >>"$bench_log" 2>&1
-for tree in ours-tree peer-tree native; do
+for tree in {ours,off,peer,sshfs}-tree native; do
 	cp -r "$scratch/seed/." "$scratch/$tree/"
 done
+gcc -O2 -o "$scratch/steps" bench/guest_steps.c || exit 0
 
-cat >"$scratch/config.json" <<-END
-	{"session":"bench","uid":0,"gid":0,"groups":[0],"homes":["/root"],
-	"exports":[{"id":1,"name":"workspace","path":"$scratch/ours-tree","profile":"workspace",
-	"read_only":false,"immutable":false,"cross_mounts":false,"undo_store":"$scratch/store",
-	"allow":[".git/config"],"hide":[]}]}
-END
-"$build/tests/e2e/files_server" "$build/matchlock-fsserver" "$scratch/config.json" "$scratch/socket" \
-	>>"$bench_log" 2>&1 &
-pids+=($!)
-for ((i = 0; i < 100; i++)); do
-	[ -S "$scratch/socket" ] && break
-	sleep 0.05
-done
-sleep 0.5
-"$build/guest/guest-fused" --unix-socket "$scratch/socket" --export "1:$scratch/ours:rw" \
-	2>"$scratch/fused.log" &
-fused=$!
-pids+=("$fused")
-have_peer=0
+# wait_until COMMAND...: five seconds at most.
+wait_until()
+{
+	local i
+	for ((i = 0; i < 100; i++)); do
+		"$@" && return 0
+		sleep 0.05
+	done
+	return 1
+}
+
+# serve NAME UNDO-STORE-MEMBER AUDIT...: a file server and its mount. `fused` is guest-fused's id.
+serve()
+{
+	local name=$1 undo=$2
+	shift 2
+	cat >"$scratch/$name.json" <<-END
+		{"session":"bench","uid":0,"gid":0,"groups":[0],"homes":["/root"],
+		"exports":[{"id":1,"name":"workspace","path":"$scratch/$name-tree","profile":"workspace",
+		"read_only":false,"immutable":false,"cross_mounts":false,$undo
+		"allow":[".git/config"],"hide":[]}]}
+	END
+	"$build/tests/e2e/files_server" "$build/matchlock-fsserver" "$scratch/$name.json" \
+		"$scratch/$name.socket" "$scratch/$name.window" "$@" >>"$bench_log" 2>&1 &
+	pids+=($!)
+	wait_until test -S "$scratch/$name.socket"
+	wait_until test -e "$scratch/$name.window"
+	"$build/guest/guest-fused" --unix-socket "$scratch/$name.socket" --export "1:$scratch/$name:rw" \
+		--window "$scratch/$name.window:0:8388608" 2>"$scratch/$name.log" &
+	fused=$!
+	pids+=("$fused")
+	wait_until mountpoint -q "$scratch/$name" || {
+		cat "$scratch/$name.log" "$bench_log" >&2
+		exit 0
+	}
+}
+
+# A policy is always on: an export that may be written has its protected paths whatever is asked.
+serve off "" none
+serve ours "\"undo_store\":\"$scratch/ours-store\"," "$build/matchlock-audit" "$scratch/audit"
+declare -A have=([ours]=1 [off]=1 [native]=1)
 read -ra fuse3 < <(pkg-config --cflags --libs fuse3)
 if gcc -O2 -o "$scratch/passthrough_ll" "$example" "${fuse3[@]}" 2>>"$bench_log"; then
 	"$scratch/passthrough_ll" -f -o "cache=always,clone_fd,source=$scratch/peer-tree" \
 		"$scratch/peer" >>"$bench_log" 2>&1 &
 	pids+=($!)
-	have_peer=1
+	wait_until mountpoint -q "$scratch/peer" && have[peer]=1
 fi
-for ((i = 0; i < 100; i++)); do
-	mountpoint -q "$scratch/ours" && { [ "$have_peer" = 0 ] || mountpoint -q "$scratch/peer"; } && break
-	sleep 0.05
-done
-mountpoint -q "$scratch/ours" || { cat "$scratch/fused.log" "$bench_log" >&2; exit 0; }
+if command -v sshfs >/dev/null && [ -x "$sftp_server" ]; then
+	# In place of ssh: sshfs hands it a socket pair as its standard streams.
+	printf '#!/bin/sh\nexec %s\n' "$sftp_server" >"$scratch/no-ssh"
+	chmod +x "$scratch/no-ssh"
+	sshfs -f -o "ssh_command=$scratch/no-ssh" "bench:$scratch/sshfs-tree" "$scratch/sshfs" \
+		>>"$bench_log" 2>&1 &
+	pids+=($!)
+	wait_until mountpoint -q "$scratch/sshfs" && have[sshfs]=1
+fi
+[ -n "${have[peer]:-}" ] || echo "bench files: no passthrough_ll: $(tail -n 1 "$bench_log")" >&2
+[ -n "${have[sshfs]:-}" ] || echo "bench files: no sshfs: $(tail -n 1 "$bench_log")" >&2
 
 cold() { sync; echo 3 >/proc/sys/vm/drop_caches; }
 walk() { find "$1/tree" -printf ''; }
@@ -87,61 +131,101 @@ stat_all() { ls -lR "$1/tree"; }
 cat_all() { find "$1/tree" -path '*/.git' -prune -o -type f -print0 | xargs -0 cat; }
 untar() { mkdir "$1/out" && tar xf "$1/tree.tar" -C "$1/out"; }
 remove() { rm -rf "$1/out"; }
-untar_remove() { untar "$1" && remove "$1"; }
 status() { git -C "$1/tree" status --porcelain; }
-clone() { git clone -q --no-hardlinks "$1/tree" "$1/clone"; rm -rf "$1/clone"; }
+clone() { git clone -q --no-hardlinks "$1/tree" "$1/clone"; }
+unclone() { rm -rf "$1/clone"; }
 read_big() { dd if="$1/big" of=/dev/null bs=1M; }
-write_big() { dd if=/dev/zero of="$1/new" bs=1M count=128; rm "$1/new"; }
+write_big() { dd if=/dev/zero of="$1/new" bs=1M count="$mib"; }
+unwrite() { rm "$1/new"; }
+random_read() { "$scratch/steps" random-read "$1/random" 2000; }
+random_write() { "$scratch/steps" random-write "$1/random" 2000; }
+
+# fio says itself how long its job ran; how long fio took to start is of no interest. Synchronous
+# calls through the page cache: io_uring and O_DIRECT are not what programs in a sandbox do.
+fio_job()
+{
+	fio --name=job --output-format=json --ioengine=psync --allow_file_create=1 "$@" 2>>"$bench_log" |
+		awk -F '[:,]' '/"job_runtime"/ { printf "%.3f\n", $2 / 1000; done = 1; exit }
+			END { if (!done) exit 1 }'
+}
+fio_random() { fio_job --filename="$1/random" --rw=randrw --rwmixread=70 --bs=4k --size=32m --io_size=64m; }
+fio_sequential() { fio_job --filename="$1/fio" --rw=rw --bs=128k --size=64m --io_size=256m --fsync_on_close=1; }
+unfio() { rm -f "$1/fio"; }
 
 # timed COMMAND PLACE COLD: seconds of one run.
 timed()
 {
 	[ "$3" = warm ] || cold
-	seconds "$1" "$scratch/$2"
+	case $1 in
+	fio_*) "$1" "$scratch/$2" || echo "status $? from: $1 $2" >>"$bench_log" ;;
+	*) seconds "$1" "$scratch/$2" ;;
+	esac
 }
 
-# compare NAME COMMAND cold|warm: a row against passthrough_ll, and one against native.
+# compare NAME COMMAND cold|warm [BEFORE|- [AFTER]]: a row against each peer, in turn. BEFORE and
+# AFTER are not timed. Against `off` only where it is wanted: untar and git clone.
 compare()
 {
-	local name=$1 command=$2 cache=$3 i place
-	local -A times=([ours]='' [peer]='' [native]='')
+	local name=$1 command=$2 cache=$3 before=${4:--} after=${5:--} i place result
+	local -A times=()
+	[[ "$name" =~ ${STEPS:-.} ]] || return 0
 	for ((i = 0; i <= rounds; i++)); do
-		for place in ours peer native; do
-			[ "$place" != peer ] || [ "$have_peer" = 1 ] || continue
+		for place in "${places[@]}"; do
+			[ -n "${have[$place]:-}" ] || continue
+			[ "$place" != off ] || [[ "$name" =~ ^(untar|git clone)$ ]] || continue
+			[ "$before" = - ] || "$before" "$scratch/$place" >>"$bench_log" 2>&1
+			result=$(timed "$command" "$place" "$cache")
+			[ "$after" = - ] || "$after" "$scratch/$place" >>"$bench_log" 2>&1
 			# The first round warms up and is not counted.
-			if [ "$i" -eq 0 ]; then
-				timed "$command" "$place" "$cache" >/dev/null
-			else
-				times[$place]+="$(timed "$command" "$place" "$cache")"$'\n'
-			fi
+			[ "$i" -eq 0 ] || times[$place]+="$result"$'\n'
 		done
 	done
-	[ "$have_peer" = 0 ] || row "$name, passthrough_ll" "$(printf %s "${times[ours]}" | median)" \
-		"$(printf %s "${times[peer]}" | median)" 1.1
-	row "$name, native" "$(printf %s "${times[ours]}" | median)" \
-		"$(printf %s "${times[native]}" | median)" -
+	against "$name, passthrough_ll" peer 1.1
+	against "$name, sshfs" sshfs 0.25
+	against "$name, native" native -
+	against "$name, undo log and audit on, against off" off 1.05
 }
 
+# against NAME PLACE TARGET: one row of compare's times.
+against()
+{
+	[ -z "${times[$2]:-}" ] || row "$1" "$(printf %s "${times[ours]}" | median)" \
+		"$(printf %s "${times[$2]}" | median)" "$3"
+}
+
+echo "# load: $(cut -d' ' -f1-3 /proc/loadavg); $rounds rounds; seconds" >&2
 compare "find cold" walk cold
 compare "find warm" walk warm
 compare "stat all" stat_all warm
 compare "cat cold" cat_all cold
 compare "cat warm" cat_all warm
-compare "untar and rm -rf" untar_remove warm
+compare "untar" untar warm - remove
+compare "rm -rf" remove warm untar
 compare "git status" status warm
-compare "git clone" clone warm
-compare "read 128 MiB cold" read_big cold
-compare "read 128 MiB warm" read_big warm
-compare "write 128 MiB" write_big warm
+compare "git clone" clone warm - unclone
+compare "read $mib MiB cold" read_big cold
+compare "read $mib MiB warm" read_big warm
+compare "write $mib MiB" write_big warm - unwrite
+compare "random read, 2000 x 4 KiB" random_read cold
+compare "random write, 2000 x 4 KiB" random_write warm
+if [ "$have_fio" = 1 ]; then
+	compare "fio random read and write" fio_random warm
+	compare "fio sequential read and write" fio_sequential warm - unfio
+fi
+if grep -q '^status' "$bench_log"; then
+	echo "some runs failed:" >&2
+	grep '^status' "$bench_log" | sort | uniq -c | sort -rn | head -n 5 >&2
+fi
+[[ "round trips" =~ ${STEPS:-.} ]] || exit 0
 
 # ---- round trips ----
 trips()
 {
 	local before
-	before=$(grep -c stats "$scratch/fused.log")
+	before=$(grep -c stats "$scratch/ours.log")
 	kill -USR1 "$fused"
-	until [ "$(grep -c stats "$scratch/fused.log")" -gt "$before" ]; do sleep 0.02; done
-	sed -n 's/.*round_trips=\([0-9]*\).*/\1/p' "$scratch/fused.log" | tail -n 1
+	until [ "$(grep -c stats "$scratch/ours.log")" -gt "$before" ]; do sleep 0.02; done
+	sed -n 's/.*round_trips=\([0-9]*\).*/\1/p' "$scratch/ours.log" | tail -n 1
 }
 
 # counted NAME LIMIT COMMAND...: round trips of a command.

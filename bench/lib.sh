@@ -19,6 +19,12 @@ median()
 	sort -g | awk '{ v[NR] = $1 } END { if (NR % 2) print v[(NR + 1) / 2]; else print (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
 
+# need PROGRAM PACKAGE: tells which package a missing program is in, and that its rows will be missing.
+need()
+{
+	command -v "$1" >/dev/null || echo "no $1: rows are left out (scripts/install-deps.sh --bench installs $2)" >&2
+}
+
 # row NAME OURS PEER TARGET: ratio OURS/PEER against "at most TARGET".
 row()
 {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building, running and testing need, from Debian's packages. Asks before it uses
-# sudo; does nothing, quickly, when everything is there.
+# Installs what building, running and testing need, from Debian's packages; with --bench also the
+# peers of the benchmarks. Asks before it uses sudo; does nothing, quickly, when everything is there.
 set -euo pipefail
 
 packages=(
@@ -15,6 +15,14 @@ packages=(
 # A distribution's node or one that the person installed otherwise; both do.
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
+case "${1:-}" in
+--bench) packages+=(fio sshfs openssh-sftp-server) ;;
+"") ;;
+*)
+	echo "usage: scripts/install-deps.sh [--bench]" >&2
+	exit 2
+	;;
+esac
 
 missing=()
 for package in "${packages[@]}"; do

@@ -1,11 +1,13 @@
 /*
  * Runs the real file server as the command line would, for tests and benchmarks of guest-fused:
  *
- *     files_server PROGRAM CONFIG SOCKET [WINDOW]
+ *     files_server PROGRAM CONFIG SOCKET [WINDOW [none | AUDIT DIRECTORY]]
  *
  * listens on the Unix socket, starts `PROGRAM serve` on it, swallows the audit events, and ends the
  * session when it is sent SIGTERM. Exits as the server does. With WINDOW, a link by that name leads
- * to WINDOW_SIZE bytes of memory that the server shares, for guest-fused's --window.
+ * to WINDOW_SIZE bytes of memory that the server shares, for guest-fused's --window. With `none`
+ * the server has nobody to tell events to; with AUDIT, the audit process's program, that logs them
+ * in DIRECTORY (of mode 0700), and this program ends after it.
  */
 #include "base/io.h"
 
@@ -13,6 +15,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,28 +64,69 @@ static int make_window(const char *link)
 	return fd;
 }
 
-static void run_server(const char *program, const int *fds, int window_fd)
+static void unblock_signals(void)
 {
-	char numbers[4][12];
-	char window[32];
 	sigset_t none;
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	for (int i = 0; i < 4; i++) {
-		set_close_on_exec(fds[i], false);
-		snprintf(numbers[i], sizeof(numbers[i]), "%d", fds[i]);
-	}
+}
+
+/* An option with a descriptor, or nothing for a negative one. */
+static void pass(const char **arguments, size_t *count, const char *option, int fd, char *text,
+		 size_t capacity)
+{
+	if (fd < 0)
+		return;
+	set_close_on_exec(fd, false);
+	snprintf(text, capacity, "%d", fd);
+	arguments[(*count)++] = option;
+	arguments[(*count)++] = text;
+}
+
+static void run_server(const char *program, const int *fds, int window_fd)
+{
+	static const char *const options[] = { "--config-fd", "--listen-fd", "--control-fd",
+					       "--audit-fd" };
+	const char *arguments[13] = { program, "serve" };
+	size_t count = 2;
+	char numbers[4][12];
+	char window[32];
+
+	unblock_signals();
+	for (int i = 0; i < 4; i++)
+		pass(arguments, &count, options[i], fds[i], numbers[i], sizeof(numbers[i]));
+	pass(arguments, &count, "--window", window_fd, window, sizeof(window));
 	if (window_fd >= 0)
-		set_close_on_exec(window_fd, false);
-	snprintf(window, sizeof(window), "%d:0:%u", window_fd, WINDOW_SIZE);
-	execl(program, program, "serve", "--config-fd", numbers[0], "--listen-fd", numbers[1],
-	      "--control-fd", numbers[2], "--audit-fd", numbers[3],
-	      window_fd < 0 ? (char *)NULL : "--window", window, (char *)NULL);
+		snprintf(window, sizeof(window), "%d:0:%u", window_fd, WINDOW_SIZE);
+	execv(program, (char *const *)(uintptr_t)arguments);
 	_exit(127);
 }
 
-/* Until the server ends. SIGTERM closes the control socket, which makes it. */
+static pid_t start_audit(const char *program, const char *directory, int source)
+{
+	const char *arguments[9] = { program, "serve", "--max-bytes", "17179869184" };
+	size_t count = 4;
+	char numbers[2][12];
+	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	pid_t child;
+
+	must(fd >= 0, directory);
+	child = fork();
+	must(child >= 0, "fork");
+	if (child == 0) {
+		unblock_signals();
+		pass(arguments, &count, "--directory-fd", fd, numbers[0], sizeof(numbers[0]));
+		pass(arguments, &count, "--source-fd", source, numbers[1], sizeof(numbers[1]));
+		execv(program, (char *const *)(uintptr_t)arguments);
+		_exit(127);
+	}
+	close(fd);
+	return child;
+}
+
+/* Until the server ends. SIGTERM closes the control socket, which makes it. A negative `audit`:
+ * others read the events. */
 static int supervise(pid_t server, int signals, int control, int audit)
 {
 	struct pollfd polled[2] = { { .fd = audit, .events = POLLIN },
@@ -107,19 +151,45 @@ static int supervise(pid_t server, int signals, int control, int audit)
 	}
 }
 
+static int usage(void)
+{
+	fprintf(stderr, "usage: files_server PROGRAM CONFIG SOCKET "
+			"[WINDOW [none | AUDIT DIRECTORY]]\n");
+	return 2;
+}
+
+/* The server's end of the audit events, or -1; *ret_ours is what is left to read here, or -1. */
+static int open_audit(int argc, char **argv, pid_t *ret_process, int *ret_ours)
+{
+	int audit[2];
+
+	*ret_process = -1;
+	*ret_ours = -1;
+	if (argc == 6)
+		return -1;
+	must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, audit) == 0, "socketpair");
+	if (argc == 7) {
+		*ret_process = start_audit(argv[5], argv[6], audit[0]);
+		close(audit[0]);
+	} else {
+		*ret_ours = audit[0];
+	}
+	return audit[1];
+}
+
 int main(int argc, char **argv)
 {
 	int control[2];
-	int audit[2];
 	int fds[4];
 	int window;
+	int events;
+	int status;
 	sigset_t set;
 	pid_t server;
+	pid_t audit;
 
-	if (argc != 4 && argc != 5) {
-		fprintf(stderr, "usage: files_server PROGRAM CONFIG SOCKET [WINDOW]\n");
-		return 2;
-	}
+	if (argc < 4 || argc > 7 || (argc == 6 && strcmp(argv[5], "none") != 0))
+		return usage();
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGCHLD);
@@ -127,17 +197,20 @@ int main(int argc, char **argv)
 	fds[0] = open(argv[2], O_RDONLY | O_CLOEXEC);
 	must(fds[0] >= 0, argv[2]);
 	fds[1] = listen_at(argv[3]);
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) == 0 &&
-		     socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, audit) == 0,
-	     "socketpair");
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) == 0, "socketpair");
 	fds[2] = control[1];
-	fds[3] = audit[1];
-	window = argc == 5 ? make_window(argv[4]) : -1;
+	fds[3] = open_audit(argc, argv, &audit, &events);
+	window = argc > 4 ? make_window(argv[4]) : -1;
 	server = fork();
 	must(server >= 0, "fork");
 	if (server == 0)
 		run_server(argv[1], fds, window);
-	for (int i = 0; i < 4; i++)
-		close(fds[i]);
-	return supervise(server, signalfd(-1, &set, SFD_CLOEXEC), control[0], audit[0]);
+	for (int i = 0; i < 4; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
+	status = supervise(server, signalfd(-1, &set, SFD_CLOEXEC), control[0], events);
+	if (audit > 0)
+		waitpid(audit, NULL, 0);
+	return status;
 }
