@@ -206,6 +206,16 @@ in_guest 'echo ran' --policy "$scratch/bad.yaml"
 [ "$status" -eq 125 ] && [[ $err == *bad.yaml* && $out != *ran* ]]
 ok "a malformed policy stops the run with 125, naming the file" $?
 
+# ---- an engine that breaks the protocol of its device
+mkdir "$scratch/hostile"
+ln -s "$build/tests/e2e/vmm_violation" "$scratch/hostile/qemu-system-x86_64"
+PATH=$scratch/hostile:$PATH run "$matchlock" run --engine qemu --name hostile -- true
+[ "$status" -eq 125 ] && [[ $err == *"virtual machine"*violation:* ]]
+ok "a hostile engine ends the session with 125, and the message says why" $?
+run "$matchlock" audit show hostile --kind violation
+[ "$status" -eq 0 ] && [[ $out == *"bad version or size"* ]]
+ok "its violation is in the log" $?
+
 # ---- kill -9
 start_storm() { # begins a session that keeps changing things; $cli is its process, $session its id
 	timeout 200 "$matchlock" run -q --workspace "$workspace" -- /bin/sh -c '

@@ -135,13 +135,13 @@ static const struct {
 
 static _Noreturn void play_engine(int argc, char **argv)
 {
-	for (int i = 1; i + 1 < argc; i++) {
-		const char *mark =
-			strcmp(argv[i], "-append") == 0 ? strstr(argv[i + 1], "attack=") : NULL;
+	const char *mark = NULL;
 
-		if (mark)
-			attacks[(size_t)(mark[7] - '0') % ARRAY_LENGTH(attacks)].play();
+	for (int i = 1; i + 1 < argc; i++) {
+		if (strcmp(argv[i], "-append") == 0)
+			mark = strstr(argv[i + 1], "attack=");
 	}
+	attacks[mark ? (size_t)(mark[7] - '0') % ARRAY_LENGTH(attacks) : 0].play();
 	/* Stays, so that no end of ours can be taken for the reason. */
 	for (;;)
 		(void)pause();
