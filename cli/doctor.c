@@ -4,7 +4,6 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/guest_kernel.h"
-#include "cli/kvm_probe.h"
 #include "cli/launch.h"
 #include "jail/jail.h"
 
@@ -81,10 +80,32 @@ static void check_programs(struct report *report, const struct paths *paths)
 		add(report, "programs", VERDICT_OK, text_copy("all parts are installed"), NULL);
 }
 
-static bool check_kvm(struct report *report)
+/* What the VMM itself finds: the first line that it prints. */
+static bool probe_kvm(const struct paths *paths, char **ret_why)
 {
-	char why[256];
-	bool usable = kvm_probe(why, sizeof(why));
+	struct problem problem;
+	cleanup_free char *program = find_program(paths, "matchlock-vmm", &problem);
+	cleanup_list struct text_list arguments = { 0 };
+	cleanup_free char *output = NULL;
+	int status = 1;
+
+	text_list_add(&arguments, "matchlock-vmm");
+	text_list_add(&arguments, "--probe-kvm");
+	if (!program ||
+	    run_helper(program, arguments.items, 4096, &output, NULL, &status, &problem) < 0 ||
+	    !output || !*output) {
+		*ret_why = text_copy("matchlock-vmm, which would find out, does not run");
+		return false;
+	}
+	output[strcspn(output, "\n")] = '\0';
+	*ret_why = steal_pointer(&output);
+	return status == 0;
+}
+
+static bool check_kvm(struct report *report, const struct paths *paths)
+{
+	char *why = NULL;
+	bool usable = probe_kvm(paths, &why);
 	const char *fix = NULL;
 
 	if (!usable && access("/dev/kvm", F_OK) < 0)
@@ -96,7 +117,7 @@ static bool check_kvm(struct report *report)
 		fix = "sudo usermod -aG kvm \"$USER\", then log in again";
 	else if (!usable)
 		fix = "use a host with real KVM; until then QEMU runs guests in software";
-	add(report, "kvm", usable ? VERDICT_OK : VERDICT_WORSE, text_copy(why), fix);
+	add(report, "kvm", usable ? VERDICT_OK : VERDICT_WORSE, why, fix);
 	return usable;
 }
 
@@ -311,7 +332,7 @@ int command_doctor(int argc, char **argv, const struct paths *paths)
 	if (optind < argc)
 		return command_usage("doctor", "it takes no arguments");
 	check_programs(&report, paths);
-	kvm = check_kvm(&report);
+	kvm = check_kvm(&report, paths);
 	check_qemu(&report, kvm);
 	check_kernel(&report, paths);
 	check_isolation(&report);

@@ -13,6 +13,7 @@
 #include "jail/descriptors.h"
 #include "jail/jail.h"
 #include "vmm/daemon.h"
+#include "vmm/kvm_probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -358,6 +359,15 @@ static int take_descriptors(const struct vmm_options *options)
 	return descriptors_close_others(fds, sizeof(fds) / sizeof(fds[0]));
 }
 
+static int tell_kvm(void)
+{
+	char why[DAEMON_TEXT_MAX];
+	int r = kvm_probe_run(why, sizeof(why));
+
+	(void)puts(why);
+	return r < 0;
+}
+
 int main(int argc, char **argv)
 {
 	static struct vmm vmm;
@@ -375,6 +385,8 @@ int main(int argc, char **argv)
 			log_error("%s", why);
 		return r < 0 ? EXIT_MATCHLOCK : 0;
 	}
+	if (vmm.options.probe_kvm)
+		return tell_kvm();
 	log_configure("matchlock-vmm", vmm.options.level);
 	if (take_descriptors(&vmm.options) < 0)
 		return EXIT_MATCHLOCK;

@@ -24,6 +24,7 @@ enum option_code {
 	OPTION_AUDIT_FD,
 	OPTION_CONTROL_FD,
 	OPTION_CONSOLE_FD,
+	OPTION_PROBE_KVM,
 	OPTION_DEBUG,
 	OPTION_VERSION,
 };
@@ -44,6 +45,7 @@ static const struct option long_options[] = {
 	{ "audit-fd", required_argument, NULL, OPTION_AUDIT_FD },
 	{ "control-fd", required_argument, NULL, OPTION_CONTROL_FD },
 	{ "console-fd", required_argument, NULL, OPTION_CONSOLE_FD },
+	{ "probe-kvm", no_argument, NULL, OPTION_PROBE_KVM },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "debug", no_argument, NULL, OPTION_DEBUG },
@@ -73,6 +75,7 @@ static const char usage[] =
 	"  --audit-fd N            SOCK_SEQPACKET towards the audit process\n"
 	"  --control-fd N          SOCK_SEQPACKET towards the caller; its end stops the guest\n"
 	"  --console-fd N          file that takes the guest's console\n"
+	"  --probe-kvm             say whether KVM can run Linux here, and run nothing\n"
 	"  -q, -v, --debug         say less, more, most\n"
 	"  -h, --help, --version\n";
 
@@ -204,6 +207,9 @@ static bool take_flag(int code, struct vmm_options *options, bool *ret_answered)
 	case OPTION_DEBUG:
 		options->level = LOG_LEVEL_DEBUG;
 		return true;
+	case OPTION_PROBE_KVM:
+		options->probe_kvm = true;
+		return true;
 	case OPTION_HUGE_PAGES:
 		options->machine.huge_pages = true;
 		return true;
@@ -252,7 +258,7 @@ int vmm_options_parse(int argc, char **argv, struct vmm_options *ret_options, ch
 			return -EINVAL;
 		}
 	}
-	missing = missing_option(&options);
+	missing = options.probe_kvm ? NULL : missing_option(&options);
 	if (optind < argc || missing) {
 		(void)snprintf(why, size, "%s %s; see --help", missing ? missing : argv[optind],
 			       missing ? "is missing" : "is no option");

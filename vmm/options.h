@@ -6,6 +6,8 @@
  *                   [--doorbell-fd N]
  *                   --cid N --socket-base PATH
  *                   --audit-fd N --control-fd N --console-fd N [-q|-v|--debug]
+ *
+ * `matchlock-vmm --probe-kvm` only says whether KVM can run Linux here: exit status 0 or 1.
  */
 #ifndef VMM_OPTIONS_H
 #define VMM_OPTIONS_H
@@ -13,6 +15,7 @@
 #include "base/log.h"
 #include "vmm/engine.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +28,7 @@ struct vmm_options {
 	int control_fd; /* -1: none */
 	int console_fd; /* -1: none */
 	enum log_level level;
+	bool probe_kvm; /* and nothing else */
 };
 
 /* Returns 0; 1 when help or version was asked for and printed; or -EINVAL with what is wrong in

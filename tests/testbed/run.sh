@@ -21,7 +21,7 @@
 #
 # QEMU translates every instruction (TCG) and offers `-cpu max,+svm`; Debian's cloud kernel loads
 # kvm-amd in there, and its /dev/kvm runs guests as hardware would, which the machine's own may
-# not (cli/kvm_probe.c). That kernel and the modules it needs are a set of their own in the cache,
+# not (vmm/kvm_probe.c). That kernel and the modules it needs are a set of their own in the cache,
 # made by scripts/guest-kernel.sh.
 #
 # The VM's root is the host's system, so that whatever is installed and built is there at the same
