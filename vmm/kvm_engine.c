@@ -208,6 +208,29 @@ static int make_memory(struct kvm_machine *engine, const struct engine_config *c
 	return kvm_vm_add_memory(&engine->vm, &engine->memory);
 }
 
+/* Whether the processor reaches all of the memory. */
+static int check_addresses(const struct kvm_machine *engine, char *why, size_t size)
+{
+	cleanup_free struct kvm_cpuid_table *table = calloc(1, sizeof(*table));
+	uint64_t end = engine->ram.high_length > 0 ? GUEST_RAM_HIGH_BASE + engine->ram.high_length
+						   : GUEST_RAM_HIGH_BASE;
+	unsigned bits;
+	int r = table ? kvm_cpuid_supported(engine->vm.kvm, table) : -ENOMEM;
+
+	if (r < 0) {
+		(void)snprintf(why, size, "cannot make a KVM machine: CPUID: %s", strerror(-r));
+		return r;
+	}
+	bits = kvm_cpuid_address_bits(table);
+	if (bits >= 64 || end <= UINT64_C(1) << bits)
+		return 0;
+	(void)snprintf(why, size,
+		       "this processor's addresses have %u bits, which is too few for so much "
+		       "memory",
+		       bits);
+	return -EINVAL;
+}
+
 static int add_port(struct kvm_machine *engine, uint64_t port, uint64_t length, void *owner,
 		    void (*read)(void *, uint64_t, uint8_t *, size_t),
 		    void (*write)(void *, uint64_t, const uint8_t *, size_t))
@@ -336,6 +359,9 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 		(void)snprintf(why, size, "cannot make a KVM machine: %s: %s", step, strerror(-r));
 		return r;
 	}
+	r = check_addresses(engine, why, size);
+	if (r < 0)
+		return r;
 	r = load_kernel(&engine->memory, config->kernel, &engine->kernel, why, size);
 	if (r == 0)
 		r = load_initrd(&engine->memory, &engine->ram, engine->kernel.end, config->initrd,

@@ -52,6 +52,9 @@ same "matchlock run" "0 made" "$? $(cat "$work/tree/file")"
 [[ "$out" == *-cloud-amd64* ]]
 ok "in its guest" $?
 sed 's/^/# /' "$work/errors"
+"$build/matchlock" run --engine kvm --timeout 2s --workspace "$work/tree" -- sleep 1000 \
+	2>"$work/errors"
+same "and its time limit" 124 $?
 "$build/matchlock" run --workspace "$work/tree" -- false 2>"$work/errors"
 same "matchlock run takes this engine by itself" "1 0" "$? $(grep -c 'engine qemu' "$work/errors")"
 [ -s "$XDG_RUNTIME_DIR/matchlock/kvm-probe" ]
