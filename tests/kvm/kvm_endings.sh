@@ -16,6 +16,7 @@ boot --memory 256 --append reboot=t -- \
 	/busybox sh -c 'echo b >/proc/sysrq-trigger; /busybox sleep 100' >"$work/out"
 same "a triple fault" "125 triple-fault" "$(ending)"
 
+: >"$work/dates"
 # Stopped for a while, the guest has the right time afterwards: the times around its own bound it.
 # shellcheck disable=SC2016 # for the guest's shell
 boot --memory 256 --cpus 2 -- /busybox sh -c 'i=0; while [ $i -lt 1000 ]; do
