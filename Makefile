@@ -103,7 +103,7 @@ $(BUILD)/%.a:
 include scripts/tests.mk
 
 # ---- what people call --------------------------------------------------------------------------
-.PHONY: all deps run install clean help initramfs
+.PHONY: all deps guest-kernel run install clean help initramfs
 all: $(PROGRAMS) $(GUEST_PROGRAMS) initramfs ## build everything into build/$(VARIANT)/
 
 initramfs: $(INITRAMFS)
@@ -114,6 +114,11 @@ $(BUILD)/initramfs.cpio: $(GUEST_PROGRAMS) scripts/make-initramfs.sh
 
 deps: ## install what building and testing need, from Debian's packages
 	@scripts/install-deps.sh
+
+guest-kernel: ## build the trimmed guest kernel, which boots faster, into the cache (6 min)
+	@scripts/install-deps.sh --kernel
+	@MATCHLOCK_KERNEL=debian scripts/guest-kernel.sh
+	@scripts/build-guest-kernel.sh
 
 run: ## set up, build, and show the main job on a scratch copy of a real repository
 	@scripts/install-deps.sh

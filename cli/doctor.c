@@ -149,7 +149,13 @@ static void check_kernel(struct report *report, const struct paths *paths)
 	struct problem problem;
 
 	if (guest_kernel_find(paths, false, &kernel, &problem) == 0)
-		add(report, "guest kernel", VERDICT_OK, text_copy(kernel.vmlinux), NULL);
+		add(report, "guest kernel", VERDICT_OK,
+		    text_printf("%s, %s; %s", kernel.trimmed ? "trimmed" : "Debian's",
+				kernel.version, kernel.vmlinux),
+		    NULL);
+	else if (problem.status == STATUS_USAGE)
+		add(report, "guest kernel", VERDICT_BROKEN, text_copy(problem.text),
+		    "unset MATCHLOCK_KERNEL, or set it to a kernel that is there");
 	else
 		add(report, "guest kernel", VERDICT_WORSE, text_copy(problem.text),
 		    "nothing to do: the first `matchlock run` downloads it (27 MB, by apt-get)");

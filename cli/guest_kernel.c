@@ -1,6 +1,7 @@
 #include "cli/guest_kernel.h"
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "cli/launch.h"
 
@@ -15,11 +16,14 @@
 
 #define HASH_DIGITS 32 /* of the SHA-256, in the initrd's name */
 #define SCRIPT_OUTPUT_MAX 8192
+#define VERSION_MAX 256
+#define GUEST_KERNEL_VARIABLE "MATCHLOCK_KERNEL"
 
 void guest_kernel_free(struct guest_kernel *kernel)
 {
 	free(kernel->vmlinux);
 	free(kernel->initrd);
+	free(kernel->version);
 	*kernel = (struct guest_kernel){ 0 };
 }
 
@@ -78,11 +82,73 @@ static bool is_file(const char *path)
 	return stat(path, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0;
 }
 
+/* Whether the environment and the cache say trimmed. guest-kernel.sh decides by the same rule. */
+static int choose(const struct paths *paths, bool *ret_trimmed, struct problem *problem)
+{
+	cleanup_free char *vmlinux = text_printf("%s/kernel/trimmed/vmlinux", paths->cache);
+	const char *choice = getenv(GUEST_KERNEL_VARIABLE);
+	bool there = is_file(vmlinux);
+
+	if (!choice || *choice == '\0') {
+		*ret_trimmed = there;
+	} else if (strcmp(choice, "debian") == 0) {
+		*ret_trimmed = false;
+	} else if (strcmp(choice, "trimmed") == 0) {
+		if (!there)
+			return problem_set(problem, STATUS_USAGE,
+					   GUEST_KERNEL_VARIABLE
+					   " is \"trimmed\", and there is no such kernel in "
+					   "%s/kernel: run `make guest-kernel` in the source tree",
+					   paths->cache);
+		*ret_trimmed = true;
+	} else {
+		return problem_set(problem, STATUS_USAGE,
+				   GUEST_KERNEL_VARIABLE
+				   " is \"%s\"; it can be \"debian\" or \"trimmed\"",
+				   choice);
+	}
+	return 0;
+}
+
+static char *read_version(const char *directory)
+{
+	cleanup_free char *path = text_printf("%s/version", directory);
+	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char *text = NULL;
+
+	if (fd < 0 || read_file(fd, VERSION_MAX, &text, NULL) < 0)
+		return text_copy("of an unknown version");
+	text[strcspn(text, "\n")] = '\0';
+	return text;
+}
+
+/* True when both files were there. */
+static bool take_from(const char *link, const char *digits, struct guest_kernel *kernel)
+{
+	/* Resolved now, so that an update while the VM starts cannot mix two versions. */
+	cleanup_free char *directory = realpath(link, NULL);
+	cleanup_free char *vmlinux = NULL;
+	cleanup_free char *initrd = NULL;
+
+	if (!directory)
+		return false;
+	vmlinux = text_printf("%s/vmlinux", directory);
+	initrd = text_printf("%s/initrd-%s.cpio", directory, digits);
+	if (!is_file(vmlinux) || !is_file(initrd))
+		return false;
+	kernel->vmlinux = steal_pointer(&vmlinux);
+	kernel->initrd = steal_pointer(&initrd);
+	kernel->version = read_version(directory);
+	return true;
+}
+
 int guest_kernel_find(const struct paths *paths, bool fetch, struct guest_kernel *ret_kernel,
 		      struct problem *problem)
 {
 	cleanup_free char *initramfs = find_initramfs(paths, problem);
+	cleanup_free char *link = NULL;
 	char digits[HASH_DIGITS + 1];
+	bool trimmed = false;
 	int error;
 
 	if (!initramfs)
@@ -91,17 +157,12 @@ int guest_kernel_find(const struct paths *paths, bool fetch, struct guest_kernel
 	if (error < 0)
 		return problem_set(problem, STATUS_SANDBOX, "cannot read %s: %s", initramfs,
 				   strerror(-error));
+	if (choose(paths, &trimmed, problem) < 0)
+		return -1;
+	link = text_printf("%s/kernel/%s", paths->cache, trimmed ? "trimmed" : "current");
 	for (int attempt = 0; attempt < 2; attempt++) {
-		/* Resolved now, so that an update while the VM starts cannot mix two versions. */
-		cleanup_free char *link = text_printf("%s/kernel/current", paths->cache);
-		cleanup_free char *current = realpath(link, NULL);
-		cleanup_free char *vmlinux = text_printf("%s/vmlinux", current ? current : link);
-		cleanup_free char *initrd =
-			text_printf("%s/initrd-%s.cpio", current ? current : link, digits);
-
-		if (is_file(vmlinux) && is_file(initrd)) {
-			ret_kernel->vmlinux = steal_pointer(&vmlinux);
-			ret_kernel->initrd = steal_pointer(&initrd);
+		if (take_from(link, digits, ret_kernel)) {
+			ret_kernel->trimmed = trimmed;
 			return 0;
 		}
 		if (!fetch)
@@ -113,8 +174,9 @@ int guest_kernel_find(const struct paths *paths, bool fetch, struct guest_kernel
 		if (attempt == 0 && run_script(paths, initramfs, problem) < 0)
 			return -1;
 	}
-	return problem_set(problem, STATUS_SANDBOX,
-			   "guest-kernel.sh ran, but %s/kernel/current is still incomplete: remove "
-			   "%s/kernel and try again",
-			   paths->cache, paths->cache);
+	return problem_set(
+		problem, STATUS_SANDBOX,
+		"guest-kernel.sh ran, but %s is still incomplete: remove %s/kernel and try "
+		"again",
+		link, paths->cache);
 }

@@ -20,7 +20,12 @@
 #       version
 #   .../kernel/current  symbolic link to the version in use
 #
-# MATCHLOCK_KERNEL_DEB names a downloaded package to use instead of asking apt.
+#   .../kernel/trimmed  symbolic link to the trimmed kernel, VERSION-matchlock, which
+#                       build-guest-kernel.sh makes and lays out in the same way, with no modules
+#
+# The trimmed kernel is preferred where there is one. MATCHLOCK_KERNEL=debian or =trimmed asks for
+# one of them; --update and --modules are about Debian's. MATCHLOCK_KERNEL_DEB names a downloaded
+# package to use instead of asking apt.
 set -euo pipefail
 
 metapackage=linux-image-cloud-amd64
@@ -78,6 +83,22 @@ download() {
 	fi
 	package_file=$(find "$work" -maxdepth 1 -name '*.deb' -print -quit)
 	[ -n "$package_file" ] || die "apt-get downloaded no package file for $package"
+}
+
+# Which link is asked for, in $link. cli/guest_kernel.c decides by the same rule.
+choose() {
+	link=current
+	[ -z "$other_modules" ] || return 0
+	case ${MATCHLOCK_KERNEL:-} in
+	debian) ;;
+	trimmed)
+		complete "$cache/trimmed" ||
+			die "there is no trimmed kernel in $cache; make guest-kernel builds it"
+		link=trimmed
+		;;
+	'') ! complete "$cache/trimmed" || link=trimmed ;;
+	*) die "MATCHLOCK_KERNEL is \"$MATCHLOCK_KERNEL\"; it can be \"debian\" or \"trimmed\"" ;;
+	esac
 }
 
 number_at() { # FILE OFFSET SIZE
@@ -192,7 +213,7 @@ fetch() {
 # initramfs and modules in one file, named by the initramfs' content.
 join_initrd() { # INITRAMFS
 	local hash target temporary directory
-	directory=$(readlink -f "$cache/current")
+	directory=$(readlink -f "$cache/$link")
 	hash=$(sha256sum -- "$1") || die "cannot read $1"
 	target=$directory/initrd-${hash:0:32}.cpio
 	if [ ! -s "$target" ]; then
@@ -213,6 +234,7 @@ join_initrd() { # INITRAMFS
 update=
 print=
 initramfs=
+other_modules=
 while [ $# -gt 0 ]; do
 	case $1 in
 	--print) print=1 ;;
@@ -226,6 +248,7 @@ while [ $# -gt 0 ]; do
 	--modules)
 		[ -n "${2:-}" ] || die "--modules wants names"
 		read -r -a wanted <<<"$2"
+		other_modules=1
 		hash=$(printf '%s\n' "${wanted[@]}" | sha256sum)
 		cache=$(dirname -- "$cache")/kernel-${hash:0:12}
 		shift
@@ -239,8 +262,11 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
-if [ -n "$update" ] || ! complete "$cache/current"; then
+choose
+if [ -n "$update" ] || ! complete "$cache/$link"; then
 	fetch
+	[ -z "$update" ] || [ "$link" = current ] ||
+		progress "the trimmed kernel is still preferred; make guest-kernel builds it anew"
 fi
-[ -z "$print" ] || readlink -f "$cache/current"
+[ -z "$print" ] || readlink -f "$cache/$link"
 [ -z "$initramfs" ] || join_initrd "$initramfs"

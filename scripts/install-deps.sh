@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, running and testing need, from Debian's packages; with --bench also the
-# peers of the benchmarks. Asks before it uses sudo; does nothing, quickly, when everything is there.
+# peers of the benchmarks, with --kernel what the trimmed guest kernel is built with. Asks before it
+# uses sudo; does nothing, quickly, when everything is there.
 set -euo pipefail
 
 packages=(
@@ -17,9 +18,10 @@ command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 case "${1:-}" in
 --bench) packages+=(fio sshfs openssh-sftp-server) ;;
+--kernel) packages+=(flex bison libelf-dev bc xz-utils) ;;
 "") ;;
 *)
-	echo "usage: scripts/install-deps.sh [--bench]" >&2
+	echo "usage: scripts/install-deps.sh [--bench | --kernel]" >&2
 	exit 2
 	;;
 esac

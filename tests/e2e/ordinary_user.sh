@@ -55,7 +55,7 @@ run_as_user() # ARGUMENT... of tests/run.sh
 tests=(workloads main_job build_inside files guest_boot vsock pipes pty)
 for test in tests/e2e/*.sh; do
 	test=$(basename "$test" .sh)
-	case " ${tests[*]} ordinary_user " in *" $test "*) ;; *) tests+=("$test") ;; esac
+	case " ${tests[*]} ordinary_user trimmed_kernel " in *" $test "*) ;; *) tests+=("$test") ;; esac
 done
 tests+=("--unit release")
 [ -z "${MATCHLOCK_USER_TESTS:-}" ] || mapfile -t tests < <(tr ' ' '\n' <<<"$MATCHLOCK_USER_TESTS")

@@ -4,6 +4,8 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 125
 export MATCHLOCK_BUILD="${MATCHLOCK_BUILD:-build/release}"
+# Everybody tests on the same kernel, whatever the cache has.
+export MATCHLOCK_KERNEL="${MATCHLOCK_KERNEL:-debian}"
 limit=${MATCHLOCK_TEST_TIMEOUT:-300}
 count=0 passed=0 failed=0
 
