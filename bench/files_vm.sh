@@ -149,6 +149,8 @@ vm_tree() # DIRECTORY
 bench_files_vm()
 {
 	local module round step target ours peer
+	# The peer's virtiofs is a module of Debian's.
+	export MATCHLOCK_KERNEL=debian
 	vm_kernel=$(scripts/guest-kernel.sh --print) || return 1
 	if [ ! -x "$virtiofsd" ] || [ ! -x /bin/busybox ]; then
 		echo "bench files vm: needs virtiofsd (qemu-system-common) and busybox-static" >&2
