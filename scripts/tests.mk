@@ -34,12 +34,12 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
 
-$(BUILD)/bench/%: $(BUILD)/bench/%.o $(TEST_ARCHIVES)
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(E2E_LIBRARY) $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(E2E_LIBRARY) $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
 
 .PHONY: check check-unit check-source unit-tests e2e-drivers fuzz fuzz-targets fuzz-all fuzz-planted \
-	format bench bench-boot bench-files bench-rollback
+	format bench bench-boot bench-files bench-rollback bench-audit bench-exec bench-scale
 unit-tests: $(UNIT_TESTS)
 e2e-drivers: $(E2E_DRIVERS)
 fuzz-targets: $(FUZZ_TARGETS)
@@ -74,9 +74,13 @@ fuzz-planted: ## show that each fuzz target finds a planted bug
 format: ## apply clang-format to the tree
 	@git ls-files -- '*.c' '*.h' | xargs clang-format -i
 
-bench: bench-boot bench-files bench-rollback ## every benchmark
+bench: bench-boot bench-files bench-rollback bench-audit bench-exec bench-scale ## every benchmark
 bench-rollback: $(BUILD)/bench/undo_bench
-bench-boot bench-files bench-rollback: bench-%: all
+bench-audit: $(BUILD)/bench/mutations
+bench-exec: $(BUILD)/bench/pump
+bench-files bench-audit: e2e-drivers
+bench-boot bench-files bench-rollback bench-audit bench-exec bench-scale: bench-%: all
+	@scripts/install-deps.sh --bench
 	@scripts/guest-kernel.sh
 	@bench/$*
 
