@@ -3,7 +3,6 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "cli/memory_window.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +31,15 @@ static void close_and_forget(int *fd)
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
+}
+
+/* What only another start of the VMM would need. */
+static void drop_spares(struct session_vm *vm)
+{
+	memory_window_close(&vm->memory);
+	close_and_forget(&vm->vmm_audit);
+	close_and_forget(&vm->spare_control_listen);
+	close_and_forget(&vm->spare_stream_listen);
 }
 
 void session_vm_tell(struct session_vm *vm)
@@ -89,9 +97,9 @@ static void add_text(struct text_list *list, const char *flag, const char *text)
 
 static int start_vmm(struct session_vm *vm, const struct plan *plan,
 		     const struct run_options *options, const struct paths *paths,
-		     const struct guest_kernel *kernel, const struct memory_window *memory,
-		     int audit_fd, struct problem *problem)
+		     const struct guest_kernel *kernel, const char *engine, struct problem *problem)
 {
+	const struct memory_window *memory = &vm->memory;
 	cleanup_list struct text_list arguments = { 0 };
 	cleanup_free char *console_path = text_printf("%s/console.log", vm->files.directory);
 	cleanup_fd int console_fd =
@@ -104,7 +112,7 @@ static int start_vmm(struct session_vm *vm, const struct plan *plan,
 	if (make_pair(SOCK_SEQPACKET, &vm->vmm_control, &control_fd, problem) < 0)
 		return -1;
 	text_list_add(&arguments, "matchlock-vmm");
-	add_text(&arguments, "--engine", plan->engine);
+	add_text(&arguments, "--engine", engine);
 	add_text(&arguments, "--kernel", kernel->vmlinux);
 	add_text(&arguments, "--initrd", kernel->initrd);
 	add_number(&arguments, "--cpus", plan->cpus);
@@ -119,19 +127,19 @@ static int start_vmm(struct session_vm *vm, const struct plan *plan,
 	}
 	add_text(&arguments, "--cid", GUEST_CID);
 	add_text(&arguments, "--socket-base", vm->files.socket_base);
-	add_number(&arguments, "--audit-fd", audit_fd);
+	add_number(&arguments, "--audit-fd", vm->vmm_audit);
 	add_number(&arguments, "--control-fd", control_fd);
 	add_number(&arguments, "--console-fd", console_fd);
 	return start_daemon(&vm->vmm, paths, "matchlock-vmm", &arguments, options->verbosity,
-			    (const int[]){ audit_fd, control_fd, console_fd, memory->fd,
+			    (const int[]){ vm->vmm_audit, control_fd, console_fd, memory->fd,
 					   memory->doorbell_engine },
 			    memory->size > 0 ? 5 : 4, problem);
 }
 
 static int start_fsserver(struct session_vm *vm, const struct run_options *options,
-			  const struct paths *paths, const struct memory_window *memory,
-			  int audit_fd, struct problem *problem)
+			  const struct paths *paths, int audit_fd, struct problem *problem)
 {
+	const struct memory_window *memory = &vm->memory;
 	cleanup_list struct text_list arguments = { 0 };
 	cleanup_fd int config_fd = open(vm->files.config, O_RDONLY | O_CLOEXEC);
 	cleanup_fd int control_fd = -1;
@@ -235,22 +243,20 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 			 struct problem *problem)
 {
 	int sources[3] = { -1, -1, -1 };
-	struct memory_window memory = { .fd = -1, .doorbell_engine = -1, .doorbell_server = -1 };
-	int vmm_audit = -1;
 	int fsserver_audit = -1;
 	int result = -1;
 
 	/* The file server comes first: the log opens with the policy that it tells. */
 	if (make_pair(SOCK_SEQPACKET, &sources[0], &fsserver_audit, problem) < 0 ||
 	    make_pair(SOCK_SEQPACKET, &sources[1], &vm->audit_socket, problem) < 0 ||
-	    make_pair(SOCK_SEQPACKET, &sources[2], &vmm_audit, problem) < 0)
+	    make_pair(SOCK_SEQPACKET, &sources[2], &vm->vmm_audit, problem) < 0)
 		goto out;
-	if (memory_window_make(plan->memory_mib, &memory, problem) < 0 ||
-	    start_vmm(vm, plan, options, paths, kernel, &memory, vmm_audit, problem) < 0)
+	if (memory_window_make(plan->memory_mib, &vm->memory, problem) < 0 ||
+	    start_vmm(vm, plan, options, paths, kernel, plan->engine, problem) < 0)
 		goto out;
 	if (session_files_complete(&vm->files, plan, options, paths, problem) < 0 ||
 	    start_audit(vm, plan, options, paths, sources, problem) < 0 ||
-	    start_fsserver(vm, options, paths, &memory, fsserver_audit, problem) < 0)
+	    start_fsserver(vm, options, paths, fsserver_audit, problem) < 0)
 		goto out;
 	session_record_add_process(record, "vmm", vm->vmm.pid);
 	session_record_add_process(record, "audit", vm->audit.pid);
@@ -263,9 +269,7 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 out:
 	for (size_t i = 0; i < ARRAY_LENGTH(sources); i++)
 		close_and_forget(&sources[i]);
-	close_and_forget(&vmm_audit);
 	close_and_forget(&fsserver_audit);
-	memory_window_close(&memory);
 	close_and_forget(&vm->files.files_listen);
 	return result;
 }
@@ -402,18 +406,77 @@ static int boot_problem(struct session_vm *vm, int error, struct problem *proble
 			   agent_client_error(vm->client), vm->files.directory);
 }
 
-static int await_guest(struct session_vm *vm, struct problem *problem)
+static int make_client(struct session_vm *vm, int *control_listen, int *stream_listen,
+		       struct problem *problem)
 {
-	struct agent_client_ready ready = { 0 };
-	int error;
+	int error =
+		agent_client_create(steal_fd(control_listen), steal_fd(stream_listen), &vm->client);
 
-	error = agent_client_create(steal_fd(&vm->files.control_listen),
-				    steal_fd(&vm->files.stream_listen), &vm->client);
 	if (error < 0)
 		return problem_set(problem, STATUS_SANDBOX, "cannot wait for the guest: %s",
 				   strerror(-error));
 	agent_client_on_notice(vm->client, pass_on_notice, NULL);
+	return 0;
+}
+
+/* Whether the VMM has ended because of KVM, which the user did not ask for by name. */
+static bool may_fall_back(struct session_vm *vm, const struct plan *plan)
+{
+	static const char end[] = "kvm-internal-error";
+
+	if (strcmp(plan->engine, "auto") != 0 || vm->spare_control_listen < 0 ||
+	    !child_wait(&vm->vmm, 1000))
+		return false;
+	read_signal(vm);
+	read_vmm_control(vm);
+	return !vm->signal_number && strncmp(vm->vmm_end, end, sizeof(end) - 1) == 0;
+}
+
+static int fall_back(struct session_vm *vm, const struct plan *plan,
+		     const struct run_options *options, const struct paths *paths,
+		     const struct guest_kernel *kernel, struct session_record *record,
+		     struct problem *problem)
+{
+	log_warning("KVM cannot run this guest (%s); starting it again in software, the weaker "
+		    "boundary; --engine qemu does so at once",
+		    vm->vmm_end);
+	agent_client_destroy(vm->client);
+	vm->client = NULL;
+	epoll_ctl(vm->watch_fd, EPOLL_CTL_DEL, vm->vmm.pidfd, NULL);
+	child_close(&vm->vmm);
+	vm->vmm = (struct child)CHILD_INIT("vmm");
+	close_and_forget(&vm->vmm_control);
+	vm->vmm_end[0] = '\0';
+	vm->engine[0] = '\0';
+	(void)unlink(vm->files.socket_base);
+	if (make_client(vm, &vm->spare_control_listen, &vm->spare_stream_listen, problem) < 0 ||
+	    start_vmm(vm, plan, options, paths, kernel, "qemu", problem) < 0)
+		return -1;
+	session_record_add_process(record, "vmm", vm->vmm.pid);
+	if (session_record_save(paths, record, problem) < 0)
+		return -1;
+	return watch(vm, vm->vmm.pidfd, problem);
+}
+
+static int await_guest(struct session_vm *vm, const struct plan *plan,
+		       const struct run_options *options, const struct paths *paths,
+		       const struct guest_kernel *kernel, struct session_record *record,
+		       struct problem *problem)
+{
+	struct agent_client_ready ready = { 0 };
+	int error;
+
+	vm->spare_control_listen = fcntl(vm->files.control_listen, F_DUPFD_CLOEXEC, 0);
+	vm->spare_stream_listen = fcntl(vm->files.stream_listen, F_DUPFD_CLOEXEC, 0);
+	if (make_client(vm, &vm->files.control_listen, &vm->files.stream_listen, problem) < 0)
+		return -1;
 	error = agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS, &ready);
+	if (error == -ECONNRESET && may_fall_back(vm, plan)) {
+		if (fall_back(vm, plan, options, paths, kernel, record, problem) < 0)
+			return -1;
+		error = agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS, &ready);
+	}
+	drop_spares(vm);
 	if (error < 0)
 		return boot_problem(vm, error, problem);
 	log_info("the guest runs Linux %s; its agent was ready after %.2f s of guest time",
@@ -445,6 +508,10 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		.vmm = CHILD_INIT("vmm"),
 		.fsserver = CHILD_INIT("fsserver"),
 		.audit = CHILD_INIT("audit"),
+		.memory = { .fd = -1, .doorbell_engine = -1, .doorbell_server = -1 },
+		.vmm_audit = -1,
+		.spare_control_listen = -1,
+		.spare_stream_listen = -1,
 		.vmm_control = -1,
 		.fsserver_control = -1,
 		.audit_socket = -1,
@@ -458,9 +525,9 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		result = session_files_begin(&vm->files, paths, plan->id, problem);
 	if (result == 0)
 		result = start_daemons(vm, plan, options, paths, &kernel, record, problem);
-	guest_kernel_free(&kernel);
 	if (result == 0)
-		result = await_guest(vm, problem);
+		result = await_guest(vm, plan, options, paths, &kernel, record, problem);
+	guest_kernel_free(&kernel);
 	read_vmm_control(vm);
 	tell_start(vm, plan, options);
 	if (result == 0)
@@ -518,6 +585,8 @@ int session_vm_end_audit(struct session_vm *vm, struct problem *problem)
 {
 	cleanup_free char *end = NULL;
 
+	/* The log ends when nobody can write to it any more. */
+	drop_spares(vm);
 	close_and_forget(&vm->audit_socket);
 	if (!vm->audit.pid)
 		return 0;
@@ -547,6 +616,7 @@ void session_vm_release(struct session_vm *vm)
 	if (vm->client)
 		agent_client_destroy(vm->client);
 	vm->client = NULL;
+	drop_spares(vm);
 	close_and_forget(&vm->vmm_control);
 	close_and_forget(&vm->fsserver_control);
 	close_and_forget(&vm->audit_socket);

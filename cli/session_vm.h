@@ -11,6 +11,9 @@
  *      |  \-- control: "started", "end REASON" <-- matchlock-vmm (-> the engine)
  *      \----- RUNTIME/v_1024, v_1025 <------------ guest-init through the VMM
  *
+ * KVM may fail at what its probe did not try. If that happens with `--engine auto` before the guest
+ * is ready, the same session starts once more in software.
+ *
  * Any of the three ending while the command runs ends the session: without the VMM there is no
  * guest, without the file server no files, and without the log nothing may happen.
  */
@@ -20,6 +23,7 @@
 #include "cli/agent_client.h"
 #include "cli/guest_kernel.h"
 #include "cli/launch.h"
+#include "cli/memory_window.h"
 #include "cli/options.h"
 #include "cli/paths.h"
 #include "cli/plan.h"
@@ -41,6 +45,10 @@ struct session_vm {
 	int signal_fd;	      /* SIGINT, SIGTERM, SIGHUP, SIGQUIT while the guest boots */
 	int signal_number;    /* the one that came, or 0 */
 	struct agent_client *client;
+	struct memory_window memory; /* until the guest is ready, as what the VMM and ... */
+	int vmm_audit;		     /* ... the client were given: to start another engine ... */
+	int spare_control_listen;    /* ... when KVM turns out not to run this guest */
+	int spare_stream_listen;
 	char engine[16];   /* which one the VMM took; "" while unknown */
 	char vmm_end[512]; /* why the VMM says that it ended; "" while it runs */
 	struct audit_event event;
