@@ -1,12 +1,14 @@
 #!/bin/sh
 # What the file benchmark does in a guest, ours or the peer's: busybox's sh, and busybox's programs.
-#   files_steps.sh BUSYBOX GUEST_STEPS TREE SCRATCH
-# TREE is the mounted directory, mounted just now; SCRATCH is memory of the guest.
+#   files_steps.sh BUSYBOX GUEST_STEPS TREE SCRATCH GIT
+# TREE is the mounted directory, mounted just now; SCRATCH is memory of the guest; GIT is a directory
+# with git's program and its libraries.
 busybox=$1
 steps=$2
 tree=$3
 scratch=$4
-export busybox tree scratch
+git=$5
+export busybox tree scratch git
 
 # The programs themselves do not come over the mount, nor does the archive that is unpacked.
 "$busybox" mkdir -p "$scratch/bin"
@@ -14,6 +16,10 @@ export busybox tree scratch
 busybox=$scratch/bin/${busybox##*/}
 steps=$scratch/bin/${steps##*/}
 "$busybox" cp "$tree/tree.tar" "$scratch/tree.tar"
+"$busybox" cp -r "$git" "$scratch/git"
+git=$scratch/git
+"$busybox" mkdir "$scratch/templates"
+printf '[safe]\n\tdirectory = *\n' >"$scratch/.gitconfig"
 
 sh_step()
 {
@@ -35,3 +41,9 @@ sh_step()
 }
 "$steps" time random-read "$steps" random-read "$tree/random" 2000
 "$steps" time random-write "$steps" random-write "$tree/random" 2000
+export LD_LIBRARY_PATH="$git" GIT_EXEC_PATH="$git" GIT_TEMPLATE_DIR="$scratch/templates"
+export HOME="$scratch" GIT_CONFIG_NOSYSTEM=1
+# Once before the clock starts: it notes in the index what the files look like in here.
+"$git/git" -C "$tree/repository" status --porcelain >/dev/null
+"$steps" time git-status "$git/git" -C "$tree/repository" status --porcelain
+"$steps" time git-clone "$git/git" clone -q --no-hardlinks "$tree/repository" "$tree/clone"

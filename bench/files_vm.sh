@@ -50,15 +50,32 @@ virtiofs_module() # KERNEL DIRECTORY
 	echo "$cache/virtiofs-$version.ko"
 }
 
-# The peer's initramfs: busybox, the steps, the kernel's modules and virtiofs.
+# Git and its libraries, for both guests.
+git_programs() # DIRECTORY
+{
+	local library
+	mkdir -p "$1"
+	cp "$(command -v git)" "$1/git" || return 1
+	# By this name it is started to send what is cloned.
+	ln -s git "$1/git-upload-pack"
+	ldd "$1/git" | awk '$3 ~ /^\// { print $3 }' | while read -r library; do
+		cp -L "$library" "$1/"
+	done
+}
+
+# The peer's initramfs: busybox, git, the steps, the kernel's modules and virtiofs.
 peer_initrd() # OUT KERNEL MODULE
 {
 	local tree=$scratch/initrd name
-	mkdir -p "$tree"/{bin,dev,etc,proc,sys,tmp,mnt,modules}
+	mkdir -p "$tree"/{bin,dev,etc,lib64,proc,sys,tmp,mnt,modules}
 	# tar looks names up for each file: in ours it finds the host's.
 	cp /etc/passwd /etc/group "$tree/etc/"
 	cp /bin/busybox "$scratch/programs/guest_steps" "$tree/bin/"
 	cp bench/files_steps.sh "$tree/steps.sh"
+	cp -a "$scratch/programs/git" "$tree/git"
+	# Ours has these from the host's system: git is linked to the one and starts the other.
+	cp -L /lib64/ld-linux-x86-64.so.2 "$tree/lib64/"
+	ln -s busybox "$tree/bin/sh"
 	# Only what it needs: modules are loaded before the clock starts.
 	for name in virtio_ring virtio virtio_mmio fuse; do
 		cp "$2"/modules/*-"$name.ko" "$tree/modules/" || return 1
@@ -72,7 +89,7 @@ $b mount -t proc proc /proc
 $b mount -t sysfs sys /sys
 for module in /modules/*.ko; do $b insmod "$module"; done
 $b mount -t tmpfs tmp /tmp
-$b mount -t virtiofs bench /mnt && $b sh /steps.sh $b /bin/guest_steps /mnt /tmp
+$b mount -t virtiofs bench /mnt && $b sh /steps.sh $b /bin/guest_steps /mnt /tmp /git
 echo steps-done
 /bin/guest_steps off
 END
@@ -106,7 +123,7 @@ vm_round_peer() # OUT
 		</dev/null 2>>"$bench_log" | tr -d '\r' >"$1"
 	kill "$daemon" 2>/dev/null
 	wait "$daemon" 2>/dev/null
-	rm -rf "$scratch/vm-peer/out" "$scratch/vm-peer/new"
+	rm -rf "$scratch/vm-peer"/{out,new,clone}
 }
 
 vm_round_ours() # OUT
@@ -114,8 +131,8 @@ vm_round_ours() # OUT
 	timeout "$vm_limit" "$build/matchlock" run -q --workspace "$scratch/vm-ours" --engine qemu \
 		--cpus "$vm_cpus" --memory 512m -v "$scratch/programs:/bench:ro" -- \
 		/bench/busybox sh /bench/files_steps.sh /bench/busybox /bench/guest_steps \
-		"$scratch/vm-ours" /tmp/bench >"$1" 2>>"$bench_log" </dev/null
-	rm -rf "$scratch/vm-ours/out" "$scratch/vm-ours/new"
+		"$scratch/vm-ours" /tmp/bench /bench/git >"$1" 2>>"$bench_log" </dev/null
+	rm -rf "$scratch/vm-ours"/{out,new,clone}
 }
 
 # The median of a step's seconds over the rounds of one side, or 0.
@@ -144,6 +161,9 @@ vm_tree() # DIRECTORY
 	tar cf "$1/tree.tar" -C "$1" --sort=name tree
 	dd if=/dev/urandom of="$1/big" bs=1M count=128 status=none
 	dd if=/dev/urandom of="$1/random" bs=1M count=32 status=none
+	cp -r "$1/tree" "$1/repository"
+	(cd "$1/repository" && git init -q && git add -A &&
+		git -c user.name=b -c user.email=b@b commit -qm tree) >>"$bench_log" 2>&1
 }
 
 bench_files_vm()
@@ -163,6 +183,7 @@ bench_files_vm()
 	mkdir -p "$scratch"/{programs,vm-ours,vm-peer}
 	gcc -O2 -Wall -static -o "$scratch/programs/guest_steps" bench/guest_steps.c || return 1
 	cp /bin/busybox bench/files_steps.sh "$scratch/programs/"
+	git_programs "$scratch/programs/git" || return 1
 	peer_initrd "$scratch/peer.cpio" "$vm_kernel" "$module" || return 1
 	vm_tree "$scratch/vm-ours"
 	cp -r "$scratch/vm-ours/." "$scratch/vm-peer/"
@@ -194,6 +215,8 @@ bench_files_vm()
 		write-big 0.8
 		random-read 0.8
 		random-write 0.8
+		git-status 0.5
+		git-clone 0.8
 	END
 }
 
