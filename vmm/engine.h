@@ -27,9 +27,11 @@ struct engine_config {
 	const char *append; /* added to the kernel's command line, or NULL */
 	unsigned cpus;
 	unsigned memory_mib;
-	bool huge_pages; /* KVM: memory of these, reserved ones if the engine makes the file */
-	int memory_fd;	 /* memory_mib of it; borrowed, and cannot shrink. -1: the engine makes its
-			    own */
+	/* KVM: reserved huge pages if the engine makes the memory file; else transparent ones, and
+	 * only the window is the file's. */
+	bool huge_pages;
+	int memory_fd; /* memory_mib of it; borrowed, and cannot shrink. -1: the engine makes its
+			  own */
 	/* Guest physical addresses that are memory, but not for the kernel to use: the window that
 	 * the guest shares with the file server. Whole pages below 3 GiB, at the same offset of
 	 * memory_fd. Size 0: none. */

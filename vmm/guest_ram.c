@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define PAGE UINT64_C(4096)
+#define HUGE_PAGE UINT64_C(0x200000)
 #define LEGACY_TOP UINT64_C(0x100000)
 
 int guest_ram_layout(uint64_t length, uint64_t window_address, uint64_t window_length,
@@ -80,6 +81,51 @@ int guest_ram_map(const struct guest_ram_layout *layout, int fd, struct guest_me
 	if (r == 0 && layout->high_length > 0)
 		r = guest_memory_map(memory, fd, layout->low_length, GUEST_RAM_HIGH_BASE,
 				     GUEST_RAM_HIGH_BASE, layout->high_length);
+	if (r < 0)
+		guest_memory_release(memory);
+	return r;
+}
+
+/* Adds private memory, aligned so that a huge page of ours is one of the guest's. */
+static int add_private(struct guest_memory *memory, uint64_t address, uint64_t length)
+{
+	const size_t total = (size_t)(length + HUGE_PAGE);
+	uint8_t *space, *start;
+
+	if (length == 0)
+		return 0;
+	space = mmap(NULL, total, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (space == MAP_FAILED)
+		return -errno;
+	start = space + (address - (uintptr_t)space) % HUGE_PAGE;
+	if (start > space)
+		(void)munmap(space, (size_t)(start - space));
+	(void)munmap(start + length, total - (size_t)(start - space) - (size_t)length);
+	/* Where there are none, small ones do. */
+	(void)madvise(start, (size_t)length, MADV_HUGEPAGE);
+	memory->regions[memory->count++] = (struct guest_region){
+		.guest_address = address,
+		.user_address = address,
+		.length = length,
+		.host = start,
+	};
+	return 0;
+}
+
+int guest_ram_map_transparent(const struct guest_ram_layout *layout, int fd,
+			      struct guest_memory *memory)
+{
+	const uint64_t window = layout->window_address;
+	const uint64_t window_end = window + layout->window_length;
+	int r = add_private(memory, 0, window);
+
+	if (r == 0 && layout->window_length > 0)
+		r = guest_memory_map(memory, fd, window, window, window, layout->window_length);
+	if (r == 0)
+		r = add_private(memory, window_end, layout->low_length - window_end);
+	if (r == 0)
+		r = add_private(memory, GUEST_RAM_HIGH_BASE, layout->high_length);
 	if (r < 0)
 		guest_memory_release(memory);
 	return r;

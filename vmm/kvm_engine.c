@@ -23,7 +23,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -177,15 +176,6 @@ static void write_slot(void *owner, uint64_t offset, const uint8_t *data, size_t
 /* ---- putting it together -----------------------------------------------------------------------
  */
 
-/* Where the kernel has transparent huge pages for memory files, if it is told that they are wanted.
- */
-static void advise_huge_pages(const struct guest_memory *memory)
-{
-	for (size_t i = 0; i < memory->count; i++)
-		(void)madvise(memory->regions[i].host, (size_t)memory->regions[i].length,
-			      MADV_HUGEPAGE);
-}
-
 static int make_memory(struct kvm_machine *engine, const struct engine_config *config)
 {
 	int r = guest_ram_layout((uint64_t)config->memory_mib << 20, config->window_address,
@@ -200,12 +190,11 @@ static int make_memory(struct kvm_machine *engine, const struct engine_config *c
 			return engine->memory_fd;
 		engine->owns_memory_fd = true;
 	}
-	r = guest_ram_map(&engine->ram, engine->memory_fd, &engine->memory);
-	if (r < 0)
-		return r;
 	if (config->huge_pages && !engine->owns_memory_fd)
-		advise_huge_pages(&engine->memory);
-	return kvm_vm_add_memory(&engine->vm, &engine->memory);
+		r = guest_ram_map_transparent(&engine->ram, engine->memory_fd, &engine->memory);
+	else
+		r = guest_ram_map(&engine->ram, engine->memory_fd, &engine->memory);
+	return r < 0 ? r : kvm_vm_add_memory(&engine->vm, &engine->memory);
 }
 
 /* Whether the processor reaches all of the memory. */

@@ -91,7 +91,7 @@ head -c 5000 /dev/zero >"$work/initrd"
 printf 'no kernel' >"$work/text"
 
 exec python3 - "$build/matchlock-vmm" "$work" <<'PYTHON'
-import os, signal, socket, subprocess, sys, time
+import fcntl, os, signal, socket, subprocess, sys, time
 
 program, work = sys.argv[1:]
 count = failed = 0
@@ -199,6 +199,13 @@ ours.close()
 ends("bell", "powered-off", 0, extra=("--doorbell-fd", str(theirs.fileno())),
      fds=[theirs.fileno()])
 theirs.close()
+
+memory = os.memfd_create("memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+os.ftruncate(memory, 64 << 20)
+fcntl.fcntl(memory, 1033, 2)  # F_ADD_SEALS, F_SEAL_SHRINK
+for extra in (), ("--huge-pages",):
+    ends("bell", "powered-off", 0, fds=[memory], extra=(
+        "--memory-fd", str(memory), "--window", "0x2000000:0x1000000", *extra))
 
 for kernel in "halt", "spin", "flood", "strings":
     machine = Machine(kernel, cpus=2)

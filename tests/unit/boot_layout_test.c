@@ -135,6 +135,48 @@ START_TEST(high_memory_follows_low)
 }
 END_TEST
 
+START_TEST(transparent_memory)
+{
+	struct guest_ram_layout windowed;
+	struct guest_memory mapped = { 0 };
+	char byte = 0;
+	int fd;
+
+	ck_assert_int_eq(guest_ram_layout(4 * GIB, 32 * MIB, 16 * MIB, &windowed), 0);
+	fd = guest_ram_create(&windowed, false);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(guest_ram_map_transparent(&windowed, fd, &mapped), 0);
+	ck_assert_uint_eq(mapped.count, 4);
+	for (size_t i = 0; i < mapped.count; i++) {
+		uintptr_t host = (uintptr_t)mapped.regions[i].host;
+
+		mapped.regions[i].host[0] = 'a';
+		mapped.regions[i].host[mapped.regions[i].length - 1] = 'z';
+		if (mapped.regions[i].guest_address != 32 * MIB)
+			ck_assert_uint_eq(host % (2 * MIB),
+					  mapped.regions[i].guest_address % (2 * MIB));
+	}
+	/* The window is the file's, and nothing else is. */
+	ck_assert_int_eq(pread(fd, &byte, 1, 48 * (off_t)MIB - 1), 1);
+	ck_assert_int_eq(byte, 'z');
+	ck_assert_int_eq(pread(fd, &byte, 1, 0), 1);
+	ck_assert_int_eq(byte, 0);
+	ck_assert_ptr_nonnull(gpa_range(&mapped, 0, 32 * MIB));
+	ck_assert_ptr_null(gpa_range(&mapped, 32 * MIB - 1, 2));
+	guest_memory_release(&mapped);
+	close(fd);
+	ck_assert_int_eq(guest_ram_map_transparent(&ram, -1, &mapped), 0);
+	ck_assert_uint_eq(mapped.count, 1);
+	guest_memory_release(&mapped);
+	/* A window whose file could shrink. */
+	fd = memfd_create("unsealed", MFD_CLOEXEC);
+	ck_assert_int_eq(ftruncate(fd, 64 * (off_t)MIB), 0);
+	ck_assert_int_eq(guest_ram_map_transparent(&windowed, fd, &mapped), -EPERM);
+	ck_assert_uint_eq(mapped.count, 0);
+	close(fd);
+}
+END_TEST
+
 /* A file of the given length whose bytes tell their place. */
 static int numbered_file(size_t length)
 {
@@ -435,6 +477,7 @@ int main(void)
 	tcase_add_test(tests, ram_limits);
 	tcase_add_test(tests, memory_is_sealed);
 	tcase_add_test(tests, high_memory_follows_low);
+	tcase_add_test(tests, transparent_memory);
 	tcase_add_test(tests, placing_files);
 	tcase_add_test(tests, initrd_places);
 	tcase_add_test(tests, low_memory);
