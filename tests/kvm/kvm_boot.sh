@@ -16,7 +16,7 @@ same "the guest powers off" "0 powered-off" "$(ending)"
 	read -r clocks
 	read -r hypervisor
 } <<<"$out"
-[[ "$release" == *-cloud-amd64 ]]
+[ -n "$release" ] && grep -qaF "Linux version $release " "$vmlinux"
 ok "it is the kernel that was given" $?
 same "one processor" 1 "$processors"
 [[ "$clocks" == *kvm-clock* ]]
