@@ -5,9 +5,10 @@
  *
  * Every step that is not needed to reach the host comes after the host has been reached, so that
  * both sides work at the same time: the modules up to vsock, dial, READY; then, while the host
- * prepares CONFIG, the modules for files. With CONFIG the file daemon starts first, for it has
- * the longest way, and clock, entropy and loopback are set meanwhile. Then the root is put
- * together, CONFIGURED is sent, and the exec server runs until the host says SHUTDOWN or is gone.
+ * prepares CONFIG, the modules for files and for devices that are there. With CONFIG the file
+ * daemon starts first, for it has the longest way, and clock, entropy and loopback are set
+ * meanwhile. Then the root is put together, CONFIGURED is sent, and the exec server runs until the
+ * host says SHUTDOWN or is gone.
  *
  * Whatever happens ends in a power-off: a guest without its host has nothing to do. What went
  * wrong is told to the host as FAILED, and on the console.
@@ -179,6 +180,8 @@ static int live(struct guest *guest)
 	if (result == 0)
 		result = module_list_load(&guest->modules, NULL, &guest->failure);
 	module_list_close(&guest->modules);
+	if (result == 0)
+		result = module_load_devices(&guest->failure);
 	if (result == 0)
 		result = receive_config(guest);
 	if (result == 0)

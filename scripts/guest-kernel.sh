@@ -12,9 +12,10 @@
 # The kernel is Debian's linux-image-cloud-amd64, downloaded and checked by apt-get, unpacked and
 # never installed: no root is needed. The cache is
 #
-#   ${XDG_CACHE_HOME:-~/.cache}/matchlock/kernel/VERSION/
+#   ${XDG_CACHE_HOME:-~/.cache}/matchlock/kernel/VERSION.SET/ (SET: which modules; --modules: none)
 #       vmlinux         the ELF image out of the package's bzImage
 #       modules/NN-x.ko modules in the order in which they load, and `order`, their list
+#                       and `devices`, which are loaded for a device that is there
 #       modules.cpio    the same as an archive that holds /modules
 #       initrd-HASH.cpio
 #       version
@@ -32,6 +33,8 @@ metapackage=linux-image-cloud-amd64
 # What the guest needs, in the order it is needed; what these depend on is found in them. The
 # first three bring the connection to the host, on which guest-init says that it is up.
 wanted=(virtio_mmio vsock vmw_vsock_virtio_transport fuse overlay)
+# What it needs where it has such a virtio device: its id as sysfs has it, and the driver.
+wanted_for_devices=("0x0002 virtio_blk" "0x0004 virtio_rng" "0x0005 virtio_balloon")
 
 here=$(dirname -- "$(readlink -f -- "$0")")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/matchlock/kernel
@@ -52,6 +55,12 @@ usage() {
 
 complete() { # DIRECTORY
 	[ -s "$1/vmlinux" ] && [ -s "$1/modules.cpio" ] && [ -s "$1/version" ]
+}
+
+# Complete, and Debian's with the modules that are wanted now.
+up_to_date() { # LINK
+	complete "$cache/$1" || return
+	[ "$1" != current ] || [[ $(readlink "$cache/current") == *"$set" ]]
 }
 
 need() { # PROGRAM PACKAGE
@@ -145,32 +154,49 @@ add_module() { # NAME: what it depends on, then itself
 	order+=("$name")
 }
 
+number=0
+place_module() { # TARGET DIRECTORY, NAME: its file's name, in $file
+	number=$((number + 1))
+	file=$(printf '%02d-%s.ko' "$number" "$2")
+	cp -- "$(module_file "$2")" "$1/modules/$file"
+}
+
 collect_modules() { # TARGET DIRECTORY
-	local name number=0 file
+	local name file entry always
 	for name in "${wanted[@]}"; do
 		add_module "$name"
 	done
 	mkdir "$1/modules"
 	for name in "${order[@]}"; do
-		number=$((number + 1))
-		file=$(printf '%02d-%s.ko' "$number" "$name")
-		cp -- "$(module_file "$name")" "$1/modules/$file"
+		place_module "$1" "$name"
 		echo "$file" >>"$1/modules/order"
+	done
+	# What two devices need comes twice: each may be there alone.
+	always=${#order[@]}
+	: >"$1/modules/devices"
+	for entry in "${wanted_for_devices[@]}"; do
+		order=("${order[@]:0:always}")
+		add_module "${entry#* }"
+		for name in "${order[@]:always}"; do
+			place_module "$1" "$name"
+			echo "${entry%% *} $file" >>"$1/modules/devices"
+		done
 	done
 	# shellcheck source=scripts/newc.sh
 	. "$here/newc.sh"
 	{
 		newc_directory modules 0755
 		newc_file modules/order 0644 "$1/modules/order"
+		newc_file modules/devices 0644 "$1/modules/devices"
 		while read -r file; do
 			newc_file "modules/$file" 0644 "$1/modules/$file"
-		done <"$1/modules/order"
+		done < <(cat "$1/modules/order" && sed 's/^[^ ]* //' "$1/modules/devices")
 		newc_end
 	} >"$1/modules.cpio"
 }
 
 fetch() {
-	local package_file modules bzimage version result
+	local package_file modules bzimage version directory result
 	need dpkg-deb dpkg
 	need lz4 lz4
 	need flock util-linux
@@ -178,7 +204,7 @@ fetch() {
 	exec 9>"$cache/.lock"
 	flock 9
 	# Another run may have fetched it while this one waited.
-	if [ -z "$update" ] && complete "$cache/current"; then
+	if [ -z "$update" ] && up_to_date current; then
 		return
 	fi
 	work=$(mktemp -d "$cache/.fetch-XXXXXX")
@@ -186,7 +212,8 @@ fetch() {
 	download
 	version=$(dpkg-deb -f "$package_file" Version)
 	version=${version//[^A-Za-z0-9.+~-]/_}
-	if ! complete "$cache/$version"; then
+	directory=$version$set
+	if ! complete "$cache/$directory"; then
 		progress "unpacking"
 		mkdir "$work/tree" "$work/result"
 		dpkg-deb -x "$package_file" "$work/tree" || die "cannot unpack $package_file"
@@ -202,12 +229,12 @@ fetch() {
 		collect_modules "$result"
 		echo "$version" >"$result/version"
 		chmod -R a+rX "$result"
-		rm -rf "${cache:?}/$version"
-		mv -T "$result" "$cache/$version"
+		rm -rf "${cache:?}/$directory"
+		mv -T "$result" "$cache/$directory"
 	fi
-	ln -s "$version" "$work/current"
+	ln -s "$directory" "$work/current"
 	mv -T "$work/current" "$cache/current"
-	progress "kernel $version is ready in $cache/$version"
+	progress "kernel $version is ready in $cache/$directory"
 }
 
 # initramfs and modules in one file, named by the initramfs' content.
@@ -248,6 +275,7 @@ while [ $# -gt 0 ]; do
 	--modules)
 		[ -n "${2:-}" ] || die "--modules wants names"
 		read -r -a wanted <<<"$2"
+		wanted_for_devices=()
 		other_modules=1
 		hash=$(printf '%s\n' "${wanted[@]}" | sha256sum)
 		cache=$(dirname -- "$cache")/kernel-${hash:0:12}
@@ -262,8 +290,14 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
+# The default set may change with this script; those of --modules have a cache of their own each.
+set=
+if [ -z "$other_modules" ]; then
+	set=$(printf '%s\n' "${wanted[@]}" "${wanted_for_devices[@]}" | sha256sum)
+	set=.${set:0:8}
+fi
 choose
-if [ -n "$update" ] || ! complete "$cache/$link"; then
+if [ -n "$update" ] || ! up_to_date "$link"; then
 	fetch
 	[ -z "$update" ] || [ "$link" = current ] ||
 		progress "the trimmed kernel is still preferred; make guest-kernel builds it anew"

@@ -45,7 +45,7 @@ static void backend_ended(void *observer, int error, const char *what)
 	if (error == 0 || error == -ECONNRESET || error == -EPIPE)
 		return;
 	(void)snprintf(text, sizeof(text), "vhost-user: %s (%s)", what, strerror(-error));
-	daemon_report_violation(vmm, text);
+	daemon_report_violation(vmm, "vsock", text);
 	daemon_end(vmm, VIOLATION, text);
 }
 
@@ -64,8 +64,14 @@ static void diagnostic_line(void *observer, const char *line)
 static int prepare(struct vmm *vmm)
 {
 	char why[ENGINE_TEXT_MAX] = "";
-	int r = vmm->engine->start(&vmm->options.machine, &vmm->process, why, sizeof(why));
+	int r = -ENOTSUP;
 
+	if (vmm->options.disk_count > 0)
+		(void)snprintf(why, sizeof(why),
+			       "engine %s has no disks: --disk is for the KVM engine alone",
+			       vmm->engine->name);
+	else
+		r = vmm->engine->start(&vmm->options.machine, &vmm->process, why, sizeof(why));
 	if (r < 0) {
 		log_error("%s", why);
 		daemon_end(vmm, ENGINE_FAILED, why);
@@ -122,7 +128,7 @@ static int serve(struct vmm *vmm)
 
 	if (more >= 0)
 		return more;
-	daemon_report_violation(vmm, vsock_device_error(vmm->device));
+	daemon_report_violation(vmm, "vsock", vsock_device_error(vmm->device));
 	daemon_end(vmm, VIOLATION, vsock_device_error(vmm->device));
 	return 0;
 }

@@ -13,8 +13,11 @@
 
 #include "jail/jail.h"
 #include "vmm/audit_channel.h"
+#include "vmm/balloon_device.h"
+#include "vmm/block_device.h"
 #include "vmm/daemon_calls.h"
 #include "vmm/engine.h"
+#include "vmm/entropy_device.h"
 #include "vmm/event_loop.h"
 #include "vmm/kvm_engine.h"
 #include "vmm/line_relay.h"
@@ -92,6 +95,9 @@ struct vmm {
 	/* in_process_form.c */
 	struct kvm_machine *machine;
 	struct virtio_vsock *vsock;
+	struct entropy_device *entropy;
+	struct balloon_device *balloon;
+	struct block_device *disks[VMM_DISKS_MAX];
 	struct jail_thread_filter *filter;
 };
 
@@ -100,7 +106,8 @@ void daemon_end(struct vmm *vmm, enum ending ending, const char *details);
 void daemon_tell_control(struct vmm *vmm, const char *text);
 /* The guest's driver is at work. */
 void daemon_tell_started(struct vmm *vmm);
-void daemon_report_violation(struct vmm *vmm, const char *what);
+/* `device` is a device's name, such as "vsock". */
+void daemon_report_violation(struct vmm *vmm, const char *device, const char *what);
 /* Follows the guest's console, whose descriptor becomes the relay's. */
 int daemon_follow_console(struct vmm *vmm, int fd);
 /* What a vsock device needs of this daemon; the transport is still to be filled in. */

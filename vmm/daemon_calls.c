@@ -1,5 +1,8 @@
 #include "vmm/daemon_calls.h"
 
+#include "vmm/balloon_device.h"
+#include "vmm/block_device.h"
+#include "vmm/entropy_device.h"
 #include "vmm/kvm_vcpu.h"
 #include "vmm/serial_port.h"
 #include "vmm/virtio_mmio.h"
@@ -13,13 +16,15 @@ static const struct jail_syscall calls[] = {
 const struct jail_syscall_set daemon_calls = JAIL_SET(calls);
 
 const struct jail_syscall_set *const in_process_calls[] = {
-	&jail_calls_threads, &jail_calls_thread_filter, &kvm_vcpu_calls,
-	&serial_port_calls,  &virtio_mmio_calls,	NULL,
+	&jail_calls_threads,   &jail_calls_thread_filter, &kvm_vcpu_calls,
+	&serial_port_calls,    &virtio_mmio_calls,	  &entropy_device_calls,
+	&balloon_device_calls, &block_device_calls,	  NULL,
 };
 
 /* No thread is made any more, no file opened, and KVM not spoken to. */
 const struct jail_syscall_set *const device_thread_calls[] = {
-	&jail_calls_process, &vsock_muxer_calls, &daemon_calls, &virtio_mmio_calls, NULL,
+	&jail_calls_process,   &vsock_muxer_calls,    &daemon_calls,	   &virtio_mmio_calls,
+	&entropy_device_calls, &balloon_device_calls, &block_device_calls, NULL,
 };
 
 const struct jail_syscall_set *const vcpu_thread_calls[] = {

@@ -11,7 +11,9 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void machine_ended(void *observer, enum kvm_engine_end end, const char *details)
 {
@@ -47,12 +49,55 @@ static void machine_paused(void *observer)
 	daemon_tell_control(observer, "paused");
 }
 
-static void machine_violation(void *observer, const char *what)
+static void machine_violation(void *observer, const char *device, const char *what)
 {
-	daemon_report_violation(observer, what);
+	daemon_report_violation(observer, device, what);
 }
 
-static int add_devices(struct vmm *vmm)
+static int add_disk(struct vmm *vmm, unsigned index)
+{
+	const struct vmm_disk *disk = &vmm->options.disks[index];
+	const struct block_device_setup setup = {
+		.fd = disk->fd,
+		.read_only = disk->read_only,
+		.serial = disk->serial,
+		.loop = &vmm->loop,
+	};
+	int r = block_device_new(&setup, &vmm->disks[index]);
+
+	/* From here on the file can only be had through the disk's ring. */
+	close(disk->fd);
+	return r < 0 ? r
+		     : kvm_engine_add_device(vmm->machine, &block_device_operations,
+					     vmm->disks[index]);
+}
+
+static int add_disks(struct vmm *vmm, char *why, size_t size)
+{
+	for (unsigned i = 0; i < vmm->options.disk_count; i++) {
+		int r = add_disk(vmm, i);
+
+		if (r == -EINVAL)
+			(void)snprintf(why, size,
+				       "--disk %d is no regular file, or open for appending or "
+				       "direct access",
+				       vmm->options.disks[i].fd);
+		else if (r == -EACCES)
+			(void)snprintf(why, size, "--disk %d is not open for reading%s",
+				       vmm->options.disks[i].fd,
+				       vmm->options.disks[i].read_only ? "" : " and writing");
+		else if (r < 0)
+			(void)snprintf(why, size,
+				       "--disk %d: %s (disks need io_uring; see "
+				       "/proc/sys/kernel/io_uring_disabled)",
+				       vmm->options.disks[i].fd, strerror(-r));
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int add_vsock(struct vmm *vmm)
 {
 	const struct vsock_device_setup setup = daemon_vsock_setup(vmm);
 	int r = virtio_vsock_new(&setup, &vmm->vsock);
@@ -62,6 +107,22 @@ static int add_devices(struct vmm *vmm)
 	if (r == 0)
 		r = kvm_engine_add_device(vmm->machine, &virtio_vsock_operations, vmm->vsock);
 	return r;
+}
+
+/* The vsock device comes first: what a guest finds first is there first. */
+static int add_devices(struct vmm *vmm, char *why, size_t size)
+{
+	int r = add_vsock(vmm);
+
+	if (r == 0)
+		r = entropy_device_new(&vmm->entropy);
+	if (r == 0)
+		r = kvm_engine_add_device(vmm->machine, &entropy_device_operations, vmm->entropy);
+	if (r == 0)
+		r = balloon_device_new(&vmm->balloon);
+	if (r == 0)
+		r = kvm_engine_add_device(vmm->machine, &balloon_device_operations, vmm->balloon);
+	return r < 0 ? r : add_disks(vmm, why, size);
 }
 
 static int make_machine(struct vmm *vmm, char *why, size_t size)
@@ -76,7 +137,7 @@ static int make_machine(struct vmm *vmm, char *why, size_t size)
 
 	if (r < 0)
 		return r;
-	r = add_devices(vmm);
+	r = add_devices(vmm, why, size);
 	return r < 0 ? r : kvm_engine_complete(vmm->machine, why, size);
 }
 
@@ -145,6 +206,10 @@ static void end(struct vmm *vmm)
 static void release(struct vmm *vmm)
 {
 	kvm_engine_free(vmm->machine);
+	for (unsigned i = 0; i < vmm->options.disk_count; i++)
+		block_device_free(vmm->disks[i]);
+	balloon_device_free(vmm->balloon);
+	entropy_device_free(vmm->entropy);
 	virtio_vsock_free(vmm->vsock);
 	jail_thread_filter_free(vmm->filter);
 }

@@ -41,6 +41,7 @@ struct outcome {
 /* A device and its window. */
 struct slot {
 	struct kvm_machine *engine;
+	const char *name; /* static */
 	struct virtio_mmio *transport;
 	int interrupt_fd;
 };
@@ -322,6 +323,29 @@ static int make_events(struct kvm_machine *engine)
 	return engine->wake.fd < 0 ? -errno : 0;
 }
 
+/* Names what balloon and page reports may give back: neither the window, which is others' too, nor
+ * pages that are mapped from the kernel's file and the initrd's. */
+static int allow_discard(struct kvm_machine *engine)
+{
+	const struct guest_ram_layout *ram = &engine->ram;
+	const uint64_t kernel_end =
+		(engine->kernel.end + ENGINE_PAGE_SIZE - 1) & ~(uint64_t)(ENGINE_PAGE_SIZE - 1);
+	const uint64_t window_end = ram->window_address + ram->window_length;
+	const struct guest_ram_range ranges[] = {
+		{ kernel_end, engine->initrd.address - kernel_end, GUEST_RAM_USABLE },
+		{ window_end, ram->low_length - window_end, GUEST_RAM_USABLE },
+		{ GUEST_RAM_HIGH_BASE, ram->high_length, GUEST_RAM_USABLE },
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(ranges); i++) {
+		if (ranges[i].length > 0)
+			r = guest_memory_allow_discard(&engine->memory, ranges[i].address,
+						       ranges[i].length);
+	}
+	return r;
+}
+
 static int open_machine(struct kvm_machine *engine, const struct engine_config *config, char *why,
 			size_t size)
 {
@@ -355,6 +379,14 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 	if (r == 0)
 		r = load_initrd(&engine->memory, &engine->ram, engine->kernel.end, config->initrd,
 				&engine->initrd, why, size);
+	/* A huge page that was given back might be gone when it is touched again, which is fatal;
+	 * nor can parts of private memory be. */
+	if (r < 0 || config->huge_pages)
+		return r;
+	r = allow_discard(engine);
+	if (r < 0)
+		(void)snprintf(why, size, "cannot make a KVM machine: discardable memory: %s",
+			       strerror(-r));
 	return r;
 }
 
@@ -397,7 +429,7 @@ static void slot_violation(void *context, const char *what)
 {
 	const struct slot *slot = context;
 
-	slot->engine->observer.violation(slot->engine->observer.observer, what);
+	slot->engine->observer.violation(slot->engine->observer.observer, slot->name, what);
 }
 
 /* Lets KVM pass interrupts and notifications of a slot. */
@@ -426,6 +458,7 @@ int kvm_engine_add_device(struct kvm_machine *engine,
 		return -ENOSPC;
 	slot = &engine->slots[index];
 	slot->engine = engine;
+	slot->name = operations->name;
 	slot->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (slot->interrupt_fd < 0)
 		return -errno;

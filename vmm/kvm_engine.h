@@ -39,8 +39,8 @@ struct kvm_engine_observer {
 	/* The guest ended, once; the engine is still to be stopped. */
 	void (*ended)(void *observer, enum kvm_engine_end end, const char *details);
 	void (*paused)(void *observer);
-	/* The guest broke a device's protocol; `what` is static text. May come at any rate. */
-	void (*violation)(void *observer, const char *what);
+	/* The guest broke a device's protocol; both texts are static. May come at any rate. */
+	void (*violation)(void *observer, const char *device, const char *what);
 	void *observer;
 };
 

@@ -31,6 +31,7 @@
 #define EXIT_MATCHLOCK 125
 #define CONSOLE_KEPT_MAX (1024 * 1024)
 #define SPARE_DESCRIPTORS 64
+#define COMMON_DESCRIPTORS 5 /* that the command line may name, beside disks */
 #define COMMON_SETS 3
 #define SETS_MAX 16
 
@@ -101,15 +102,18 @@ void daemon_tell_started(struct vmm *vmm)
 	vmm->told_started = true;
 }
 
-void daemon_report_violation(struct vmm *vmm, const char *what)
+void daemon_report_violation(struct vmm *vmm, const char *device, const char *what)
 {
-	if (audit_channel_violation(&vmm->audit, DAEMON_COMPONENT, what))
-		log_warning("the guest broke the vsock protocol: %s", what);
+	char component[32];
+
+	(void)snprintf(component, sizeof(component), "%s-device", device);
+	if (audit_channel_violation(&vmm->audit, component, what))
+		log_warning("the guest broke the %s protocol: %s", device, what);
 }
 
 static void device_violation(void *observer, const char *what)
 {
-	daemon_report_violation(observer, what);
+	daemon_report_violation(observer, "vsock", what);
 }
 
 static void console_line(void *observer, const char *line)
@@ -347,16 +351,21 @@ static void release(struct vmm *vmm)
 /* Keeps what the command line names, and nothing else, of the caller's descriptors. */
 static int take_descriptors(const struct vmm_options *options)
 {
-	const int fds[] = { options->audit_fd, options->control_fd, options->console_fd,
-			    options->machine.memory_fd, options->machine.doorbell_fd };
+	int fds[COMMON_DESCRIPTORS + VMM_DISKS_MAX] = { options->audit_fd, options->control_fd,
+							options->console_fd,
+							options->machine.memory_fd,
+							options->machine.doorbell_fd };
+	const size_t count = COMMON_DESCRIPTORS + options->disk_count;
 
-	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+	for (unsigned i = 0; i < options->disk_count; i++)
+		fds[COMMON_DESCRIPTORS + i] = options->disks[i].fd;
+	for (size_t i = 0; i < count; i++) {
 		if (fds[i] >= 0 && set_close_on_exec(fds[i], true) < 0) {
 			log_error("descriptor %d on the command line is not open", fds[i]);
 			return -EBADF;
 		}
 	}
-	return descriptors_close_others(fds, sizeof(fds) / sizeof(fds[0]));
+	return descriptors_close_others(fds, count);
 }
 
 static int tell_kvm(void)

@@ -1,2 +1,2 @@
 $(eval $(call library,vmm))
-$(eval $(call program,matchlock-vmm,vmm,jail wire base,-lseccomp -llz4))
+$(eval $(call program,matchlock-vmm,vmm,jail wire base,-lseccomp -luring -llz4))

@@ -19,6 +19,7 @@ enum option_code {
 	OPTION_HUGE_PAGES,
 	OPTION_WINDOW,
 	OPTION_DOORBELL_FD,
+	OPTION_DISK,
 	OPTION_CID,
 	OPTION_SOCKET_BASE,
 	OPTION_AUDIT_FD,
@@ -40,6 +41,7 @@ static const struct option long_options[] = {
 	{ "memory-fd", required_argument, NULL, OPTION_MEMORY_FD },
 	{ "window", required_argument, NULL, OPTION_WINDOW },
 	{ "doorbell-fd", required_argument, NULL, OPTION_DOORBELL_FD },
+	{ "disk", required_argument, NULL, OPTION_DISK },
 	{ "cid", required_argument, NULL, OPTION_CID },
 	{ "socket-base", required_argument, NULL, OPTION_SOCKET_BASE },
 	{ "audit-fd", required_argument, NULL, OPTION_AUDIT_FD },
@@ -69,6 +71,9 @@ static const char usage[] =
 	"  --memory-fd N           the memory file (default: one of the engine's own)\n"
 	"  --window ADDRESS:SIZE   part of it below 3 GiB that the guest's kernel leaves alone\n"
 	"  --doorbell-fd N         stream socket that takes what the guest writes to port 0xe9\n"
+	"  --disk FD[:ro][:serial=TEXT]\n"
+	"                          with KVM: a disk, which is the raw file FD; up to 8 times. The\n"
+	"                          serial has at most 20 letters, digits and ._-\n"
 	"  --cid N                 the guest's vsock address, 3 or more\n"
 	"  --socket-base PATH      see docs/protocol-vsock.md\n"
 	"  --audit-fd N            SOCK_SEQPACKET towards the audit process\n"
@@ -116,6 +121,63 @@ static bool take_window(const char *text, struct engine_config *machine)
 	return true;
 }
 
+static bool is_serial(const char *text)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789._-";
+	size_t length = strlen(text);
+
+	return length > 0 && length <= VMM_DISK_SERIAL_MAX && strspn(text, allowed) == length;
+}
+
+/* FD[:ro][:serial=TEXT]. The text stays the caller's. */
+static bool take_disk(const char *text, struct vmm_options *options)
+{
+	struct vmm_disk disk = { .serial = "" };
+	unsigned long fd;
+	char *end;
+
+	if (options->disk_count == VMM_DISKS_MAX || *text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	fd = strtoul(text, &end, 10);
+	if (errno != 0 || fd < 3 || fd > INT_MAX)
+		return false;
+	disk.fd = (int)fd;
+	if (strncmp(end, ":ro", 3) == 0 && (end[3] == ':' || end[3] == '\0')) {
+		disk.read_only = true;
+		end += 3;
+	}
+	if (strncmp(end, ":serial=", 8) == 0) {
+		disk.serial = end + 8;
+		if (!is_serial(disk.serial))
+			return false;
+	} else if (*end != '\0') {
+		return false;
+	}
+	options->disks[options->disk_count++] = disk;
+	return true;
+}
+
+/* Each disk's descriptor is closed once the disk is open, so it can be nothing else. */
+static bool disks_stand_alone(const struct vmm_options *options)
+{
+	const int others[] = { options->audit_fd, options->control_fd, options->console_fd,
+			       options->machine.memory_fd, options->machine.doorbell_fd };
+
+	for (unsigned i = 0; i < options->disk_count; i++) {
+		for (size_t j = 0; j < sizeof(others) / sizeof(others[0]); j++) {
+			if (options->disks[i].fd == others[j])
+				return false;
+		}
+		for (unsigned j = 0; j < i; j++) {
+			if (options->disks[i].fd == options->disks[j].fd)
+				return false;
+		}
+	}
+	return true;
+}
+
 /* Stores a numeric option. False when it is out of range. */
 static bool take_number(int code, const char *text, struct vmm_options *options)
 {
@@ -124,6 +186,8 @@ static bool take_number(int code, const char *text, struct vmm_options *options)
 	switch (code) {
 	case OPTION_WINDOW:
 		return take_window(text, &options->machine);
+	case OPTION_DISK:
+		return take_disk(text, options);
 	case OPTION_CPUS:
 		if (!parse_number(text, 1, ENGINE_CPUS_MAX, &value))
 			return false;
@@ -166,6 +230,8 @@ static const char *missing_option(const struct vmm_options *options)
 	    options->machine.window_address + options->machine.window_size >
 		    (uint64_t)options->machine.memory_mib * 1024 * 1024)
 		return "--memory for the whole --window";
+	if (!disks_stand_alone(options))
+		return "a descriptor of its own for each --disk";
 	return options->cid == 0 ? "--cid" : NULL;
 }
 
@@ -252,7 +318,7 @@ int vmm_options_parse(int argc, char **argv, struct vmm_options *ret_options, ch
 				return 1;
 		} else if (!take_text(code, optarg, &options) &&
 			   !take_number(code, optarg, &options)) {
-			(void)snprintf(why, size, "--%s: %s is no number in its range; see --help",
+			(void)snprintf(why, size, "--%s: %s is not what it takes; see --help",
 				       long_options[index].name, optarg);
 			return -EINVAL;
 		}

@@ -59,7 +59,7 @@ mov $0x2e, %al
 jnz 3b
 out %al, %dx
 jmp 2b'
-# Every register of the first two devices, at each width, and ports all over. The page tables that
+# Every register of the first four devices (vsock, entropy, balloon, disk), at each width, and ports all over. The page tables that
 # a kernel starts with do not reach so far.
 kernel poke 'movq $0x1200003, 0xa018
 movl $0xd0000083, 0x1200400
@@ -72,13 +72,22 @@ je 4f
 movl $0x7, (%rbx)
 mov (%rbx), %rax
 4: inc %ebx
-cmp $0xd0002000, %ebx
+cmp $0xd0004000, %ebx
 jne 2b
 xor %edx, %edx
 3: in %dx, %eax
 inc %edx
 cmp $0x10000, %edx
 jne 3b
+mov $0x600, %edx
+mov $0x34, %al
+out %al, %dx'
+# The third device's read-only first register, written.
+kernel balloon 'movq $0x1200003, 0xa018
+movl $0xd0000083, 0x1200400
+movl $0, 0x1200404
+mov $0xd0002000, %ebx
+movl $0, (%rbx)
 mov $0x600, %edx
 mov $0x34, %al
 out %al, %dx'
@@ -187,7 +196,23 @@ ok("a panic's text is told", "not syncing: test" in heard, heard)
 ends("triple", "triple-fault", 125, cpus=2)
 machine, heard = ends("device", "kvm-internal-error", 125)
 ok("an internal error says where", "rip" in heard, heard)
-ends("poke", "powered-off", 0)
+disk = os.open(f"{work}/disk", os.O_RDWR | os.O_CREAT)
+os.ftruncate(disk, 1 << 20)
+reading = os.open(f"{work}/disk", os.O_RDONLY)
+ends("poke", "powered-off", 0, extra=("--disk", f"{disk}:serial=x"), fds=[disk])
+machine, heard = ends("balloon", "powered-off", 0)
+ok("a violation names its device", "the guest broke the balloon protocol" in machine.said,
+   machine.said)
+ends("off", "powered-off", 0, extra=("--disk", f"{reading}:ro", "--disk", str(disk)),
+     fds=[disk, reading])
+for extra, why in (((str(reading),), "writing"), (("1000",), "not open")):
+    machine = Machine("off", extra=("--disk", *extra), fds=[reading])
+    ok(f"a disk that is no good: {why}", machine.end() == 125 and why in machine.said,
+       machine.said)
+machine = Machine("off", extra=("--engine", "qemu", "--disk", str(disk)), fds=[disk])
+heard = machine.hear()
+ok("QEMU has no disks", heard.startswith("end engine-failed") and "--disk" in heard, heard)
+ok("with status 125", machine.end() == 125)
 
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 ends("bell", "powered-off", 0, extra=("--doorbell-fd", str(theirs.fileno())),

@@ -29,6 +29,8 @@ static int parse(const char *line)
 	return vmm_options_parse(count, arguments, &options, why, sizeof(why));
 }
 
+#define EIGHT_DISKS                                                                                \
+	"--disk 10 --disk 11 --disk 12 --disk 13 --disk 14 --disk 15 --disk 16 --disk 17 "
 #define NEEDED "--kernel k --initrd i --cid 3 --socket-base /s/v "
 
 START_TEST(all_options)
@@ -52,6 +54,28 @@ START_TEST(all_options)
 }
 END_TEST
 
+START_TEST(disks)
+{
+	ck_assert_int_eq(parse(NEEDED "--disk 6 --disk 7:ro --disk 8:serial=a.B-c_9 "
+				      "--disk 9:ro:serial=12345678901234567890"),
+			 0);
+	ck_assert_uint_eq(options.disk_count, 4);
+	ck_assert_int_eq(options.disks[0].fd, 6);
+	ck_assert(!options.disks[0].read_only);
+	ck_assert_str_eq(options.disks[0].serial, "");
+	ck_assert_int_eq(options.disks[1].fd, 7);
+	ck_assert(options.disks[1].read_only);
+	ck_assert(!options.disks[2].read_only);
+	ck_assert_str_eq(options.disks[2].serial, "a.B-c_9");
+	ck_assert(options.disks[3].read_only);
+	ck_assert_str_eq(options.disks[3].serial, "12345678901234567890");
+	ck_assert_int_eq(parse(NEEDED), 0);
+	ck_assert_uint_eq(options.disk_count, 0);
+	ck_assert_int_eq(parse(NEEDED EIGHT_DISKS), 0);
+	ck_assert_uint_eq(options.disk_count, VMM_DISKS_MAX);
+}
+END_TEST
+
 static const char *const bad[] = {
 	"",
 	"--kernel k --initrd i --cid 3",
@@ -69,6 +93,23 @@ static const char *const bad[] = {
 	NEEDED "--cid -3",
 	NEEDED "--audit-fd 2",
 	NEEDED "--audit-fd 2147483648",
+	NEEDED "--disk 2",
+	NEEDED "--disk -6",
+	NEEDED "--disk 4294967302",
+	NEEDED "--disk x",
+	NEEDED "--disk 6:",
+	NEEDED "--disk 6:rw",
+	NEEDED "--disk 6:ro:",
+	NEEDED "--disk 6:ros",
+	NEEDED "--disk 6:ro:ro",
+	NEEDED "--disk 6:serial=",
+	NEEDED "--disk 6:serial=a:ro",
+	NEEDED "--disk 6:serial=a/b",
+	NEEDED "--disk 6:serial=123456789012345678901",
+	NEEDED "--disk 6 --disk 6:ro",
+	NEEDED "--disk 6 --audit-fd 6",
+	NEEDED "--memory-fd 6 --disk 6",
+	NEEDED EIGHT_DISKS "--disk 18",
 };
 
 START_TEST(bad_options)
@@ -106,6 +147,7 @@ int main(void)
 	int failed;
 
 	tcase_add_test(tests, all_options);
+	tcase_add_test(tests, disks);
 	tcase_add_loop_test(tests, bad_options, 0, (int)(sizeof(bad) / sizeof(bad[0])));
 	tcase_add_test(tests, engines);
 	suite_add_tcase(suite, tests);
