@@ -43,6 +43,9 @@ cleanup() {
 	[ -z "$temporary" ] || rm -rf "$temporary"
 }
 trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # What the first build needs beyond what Matchlock itself does.
 check_tools() {
@@ -220,6 +223,8 @@ if already_there; then
 	say "the cache has it: $target"
 	exit 0
 fi
+# What a build that was killed has left, a gigabyte.
+find "$cache" -maxdepth 1 -name '.build-*' -mmin +720 -exec rm -rf {} +
 temporary=$(mktemp -d "$cache/.build-XXXXXX")
 [ -n "$work" ] || work=$temporary
 unpack_source
