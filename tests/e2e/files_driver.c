@@ -386,7 +386,7 @@ static void show_seek(int fd, const char *what, off_t offset, int whence)
 static void try_space(void)
 {
 	static char block[65536];
-	char text[4];
+	char text[4] = "";
 	int fd = opened("sparse", open("sparse", O_RDWR | O_CREAT | O_EXCL, 0644));
 	int copy;
 	loff_t from = 0;
