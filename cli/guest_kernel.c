@@ -122,22 +122,25 @@ static char *read_version(const char *directory)
 	return text;
 }
 
-/* True when both files were there. */
-static bool take_from(const char *link, const char *digits, struct guest_kernel *kernel)
+/* True when the kernel was there and, unless that does not matter, the initrd too. */
+static bool take_from(const char *link, const char *digits, bool need_initrd,
+		      struct guest_kernel *kernel)
 {
 	/* Resolved now, so that an update while the VM starts cannot mix two versions. */
 	cleanup_free char *directory = realpath(link, NULL);
 	cleanup_free char *vmlinux = NULL;
 	cleanup_free char *initrd = NULL;
+	bool joined;
 
 	if (!directory)
 		return false;
 	vmlinux = text_printf("%s/vmlinux", directory);
 	initrd = text_printf("%s/initrd-%s.cpio", directory, digits);
-	if (!is_file(vmlinux) || !is_file(initrd))
+	joined = is_file(initrd);
+	if (!is_file(vmlinux) || (need_initrd && !joined))
 		return false;
 	kernel->vmlinux = steal_pointer(&vmlinux);
-	kernel->initrd = steal_pointer(&initrd);
+	kernel->initrd = joined ? steal_pointer(&initrd) : NULL;
 	kernel->version = read_version(directory);
 	return true;
 }
@@ -161,7 +164,7 @@ int guest_kernel_find(const struct paths *paths, bool fetch, struct guest_kernel
 		return -1;
 	link = text_printf("%s/kernel/%s", paths->cache, trimmed ? "trimmed" : "current");
 	for (int attempt = 0; attempt < 2; attempt++) {
-		if (take_from(link, digits, ret_kernel)) {
+		if (take_from(link, digits, fetch, ret_kernel)) {
 			ret_kernel->trimmed = trimmed;
 			return 0;
 		}

@@ -23,8 +23,9 @@ struct guest_kernel {
 	bool trimmed;
 };
 
-/* `fetch`: run the script when something is missing; without it that is an error. A choice of what
- * is not there, or does not exist, is STATUS_USAGE. */
+/* `fetch`: run the script when something is missing; without it a missing kernel is an error, and
+ * `initrd` is NULL until a run has made the one for this build's programs. A choice of what is not
+ * there, or does not exist, is STATUS_USAGE. */
 int guest_kernel_find(const struct paths *paths, bool fetch, struct guest_kernel *ret_kernel,
 		      struct problem *problem);
 void guest_kernel_free(struct guest_kernel *kernel);

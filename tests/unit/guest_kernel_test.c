@@ -111,6 +111,20 @@ START_TEST(both)
 }
 END_TEST
 
+/* A new build's programs are not in any initrd yet. */
+START_TEST(without_initrd)
+{
+	char path[128];
+
+	make_kernel("6.1.2-1", "current");
+	snprintf(path, sizeof(path), "%s/initramfs.cpio", scratch);
+	write_file("+", path);
+	ck_assert_int_eq(guest_kernel_find(&paths, false, &kernel, &problem), 0);
+	ck_assert_str_eq(kernel.version, "6.1.2-1");
+	ck_assert_ptr_null(kernel.initrd);
+}
+END_TEST
+
 START_TEST(neither)
 {
 	expect_problem(STATUS_SANDBOX, "no guest kernel");
@@ -129,6 +143,7 @@ int main(void)
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_add_test(tcase, debian_alone);
 	tcase_add_test(tcase, both);
+	tcase_add_test(tcase, without_initrd);
 	tcase_add_test(tcase, neither);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_ENV);
