@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # Linux and the devices of the KVM engine beside vsock: entropy, balloon and two disks, with the
-# drivers that guest-init loads for them.
+# drivers that guest-init loads for them, or that are built in.
 set -u
-# The trimmed kernel has none of these drivers.
-export MATCHLOCK_KERNEL=debian
 # shellcheck source=tests/kvm/lib/guest.sh
 . tests/kvm/lib/guest.sh
 
@@ -92,6 +90,9 @@ out=$(boot "${disks[@]}" -- /busybox sh -c \
 	'echo 0 $(/busybox dd if=/dev/vdb bs=1024k skip=3 count=2 2>/dev/null | /busybox sha256sum)')
 same "and the next guest reads it" "$kept" "$out"
 same "which powers off" "0 powered-off" "$(ending)"
-out=$(boot --memory 128 -- /busybox sh -c '/busybox ls /sys/module | /busybox grep -c virtio_blk')
-same "without disks there is no driver for them" 0 "$out"
+if [ -s "$kernel/modules/devices" ]; then
+	out=$(boot --memory 128 -- /busybox sh -c \
+		'/busybox ls /sys/module | /busybox grep -c virtio_blk')
+	same "without disks there is no driver for them" 0 "$out"
+fi
 finish
