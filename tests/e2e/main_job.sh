@@ -217,8 +217,10 @@ run "$matchlock" audit show hostile --kind violation
 ok "its violation is in the log" $?
 
 # ---- kill -9
+storms=0
 start_storm() { # begins a session that keeps changing things; $cli is its process, $session its id
-	timeout 200 "$matchlock" run -q --workspace "$workspace" -- /bin/sh -c '
+	storms=$((storms + 1))
+	timeout 200 "$matchlock" run -q --name "storm-$storms" --workspace "$workspace" -- /bin/sh -c '
 		i=0; echo started >storm-started
 		while :; do
 			i=$((i + 1)); mkdir -p "storm/$i"; echo $i >"storm/$i/file"
@@ -231,11 +233,13 @@ start_storm() { # begins a session that keeps changing things; $cli is its proce
 		[ -e "$workspace/storm-started" ] && [ -e "$workspace/storm/moved-2" ] && break
 		sleep 0.1
 	done
-	session=$("$matchlock" ls -q | head -n 1)
-	processes=$("$matchlock" ls --json | python3 -c '
+	# By name: two sessions may have begun in the same second.
+	read -r session processes < <("$matchlock" ls --json | python3 -c '
 import json, sys
-for process in json.load(sys.stdin)[0]["processes"]:
-    print(process["role"], process["pid"])')
+for session in json.load(sys.stdin):
+    if session["name"] == sys.argv[1]:
+        print(session["id"], *[p["role"] + "=" + str(p["pid"]) for p in session["processes"]])' "storm-$storms")
+	processes=$(tr ' =' '\n ' <<<"$processes")
 }
 pid_of() { # ROLE
 	printf '%s\n' "$processes" | sed -n "s/^$1 //p"

@@ -17,11 +17,12 @@ fi
 
 name=matchlock-test-$$
 home=$(mktemp -d)
+bound=()
 cleanup()
 {
 	pkill -KILL -u "$name" 2>/dev/null
 	userdel "$name" 2>/dev/null
-	umount -q -l /dev/fuse "$home/dev" 2>/dev/null
+	umount -q -l "${bound[@]}" "$home/dev" 2>/dev/null
 	rm -rf "$home"
 }
 trap cleanup EXIT
@@ -37,12 +38,17 @@ mkdir -p "$home/tree/build" "$home/.cache/matchlock"
 cp -a "$build" "$home/tree/build/release"
 cp -a "$(dirname "$(scripts/guest-kernel.sh --print)")" "$home/.cache/matchlock/"
 chown -R "$name": "$home"
-# Everybody may open it where udev runs; where it does not, only root may.
+# Everybody may open these where udev runs, or the group that the person was put into; where it does
+# not, only root may.
 mkdir "$home/dev"
-if [ -e /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then
-	mount -t tmpfs -o mode=755 tmpfs "$home/dev" &&
-		mknod -m 666 "$home/dev/fuse" c 10 229 && mount --bind "$home/dev/fuse" /dev/fuse || exit 1
-fi
+mount -t tmpfs -o mode=755 tmpfs "$home/dev" || exit 1
+for device in "fuse 229" "kvm 232"; do
+	path=/dev/${device% *}
+	if [ -e "$path" ] && [ "$(stat -c %a "$path")" != 666 ]; then
+		mknod -m 666 "$home$path" c 10 "${device#* }" && mount --bind "$home$path" "$path" || exit 1
+		bound+=("$path")
+	fi
+done
 
 run_as_user() # ARGUMENT... of tests/run.sh
 {
