@@ -182,7 +182,7 @@ PATH=$PATH:/usr/sbin:/sbin mkfs.ext4 -q -F -m 0 -O ^has_journal "$run/disk" ||
 khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
 clock=
 [ "${khz:-0}" -eq 0 ] || clock="tsc_early_khz=$khz tsc=reliable"
-# QEMU's emulation of SVM changes the flags of pending interrupts (cpu->interrupt_request, in
+# QEMU's emulation of SVM, it seems, changes the flags of pending interrupts (cpu->interrupt_request, in
 # vmrun and vmexit) without the lock under which devices set them, so now and then an interrupt is
 # forgotten, until the next one of that processor. With a timer set for one shot that can be never:
 # a run in ten stood still for half a minute or for good. A periodic tick bounds it to 4 ms.
