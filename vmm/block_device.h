@@ -12,8 +12,8 @@
 #ifndef VMM_BLOCK_DEVICE_H
 #define VMM_BLOCK_DEVICE_H
 
+#include "base/event_loop.h"
 #include "jail/jail.h"
-#include "vmm/event_loop.h"
 #include "vmm/virtio_device.h"
 
 #define BLOCK_REQUESTS_MAX 64

@@ -11,6 +11,7 @@
 #ifndef VMM_DAEMON_H
 #define VMM_DAEMON_H
 
+#include "base/event_loop.h"
 #include "jail/jail.h"
 #include "vmm/audit_channel.h"
 #include "vmm/balloon_device.h"
@@ -18,7 +19,6 @@
 #include "vmm/daemon_calls.h"
 #include "vmm/engine.h"
 #include "vmm/entropy_device.h"
-#include "vmm/event_loop.h"
 #include "vmm/kvm_engine.h"
 #include "vmm/line_relay.h"
 #include "vmm/options.h"

@@ -19,8 +19,8 @@
 #ifndef VMM_KVM_ENGINE_H
 #define VMM_KVM_ENGINE_H
 
+#include "base/event_loop.h"
 #include "vmm/engine.h"
-#include "vmm/event_loop.h"
 #include "vmm/virtio_device.h"
 
 #include <stdbool.h>

@@ -9,7 +9,7 @@
 #ifndef VMM_LINE_RELAY_H
 #define VMM_LINE_RELAY_H
 
-#include "vmm/event_loop.h"
+#include "base/event_loop.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -16,7 +16,7 @@
 
 #include "jail/jail.h"
 
-#include "vmm/event_loop.h"
+#include "base/event_loop.h"
 #include "vmm/guest_memory.h"
 #include "vmm/vsock_device.h"
 

@@ -22,8 +22,8 @@
 #ifndef VMM_VIRTIO_MMIO_H
 #define VMM_VIRTIO_MMIO_H
 
+#include "base/event_loop.h"
 #include "jail/jail.h"
-#include "vmm/event_loop.h"
 #include "vmm/virtio_device.h"
 
 #define VIRTIO_MMIO_WINDOW 0x1000      /* bytes of guest physical addresses, page-aligned */

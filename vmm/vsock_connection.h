@@ -12,7 +12,7 @@
 #ifndef VMM_VSOCK_CONNECTION_H
 #define VMM_VSOCK_CONNECTION_H
 
-#include "vmm/event_loop.h"
+#include "base/event_loop.h"
 #include "vmm/vsock_packet.h"
 
 #include <stdbool.h>

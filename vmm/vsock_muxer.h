@@ -15,7 +15,7 @@
 #ifndef VMM_VSOCK_MUXER_H
 #define VMM_VSOCK_MUXER_H
 
-#include "vmm/event_loop.h"
+#include "base/event_loop.h"
 #include "vmm/vsock_device.h"
 
 #include "jail/jail.h"

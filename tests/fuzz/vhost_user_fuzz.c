@@ -7,9 +7,9 @@
  * descriptors; the bits above choose what they are.
  */
 #include "base/bytes.h"
+#include "base/event_loop.h"
 #include "base/io.h"
 #include "tests/unit/virtio_driver.h"
-#include "vmm/event_loop.h"
 #include "vmm/vhost_user.h"
 #include "vmm/vsock_device.h"
 

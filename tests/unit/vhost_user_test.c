@@ -1,6 +1,6 @@
 /* The vhost-user back end with the real device, against a front end that this test plays. */
+#include "base/event_loop.h"
 #include "tests/unit/vhost_user_client.h"
-#include "vmm/event_loop.h"
 #include "vmm/vhost_user.h"
 #include "vmm/vsock_device.h"
 #include "vmm/vsock_muxer.h"

@@ -1,6 +1,6 @@
 /* The device with its real muxer and real Unix sockets, against a driver that this test plays. */
+#include "base/event_loop.h"
 #include "tests/unit/virtio_driver.h"
-#include "vmm/event_loop.h"
 #include "vmm/vsock_device.h"
 #include "vmm/vsock_muxer.h"
 

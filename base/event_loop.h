@@ -5,8 +5,8 @@
  * event_loop_remove(). Removing a source inside a callback, its own included, also drops the
  * events which are still to be dispatched to it; it may then be freed at once.
  */
-#ifndef VMM_EVENT_LOOP_H
-#define VMM_EVENT_LOOP_H
+#ifndef BASE_EVENT_LOOP_H
+#define BASE_EVENT_LOOP_H
 
 #include <stddef.h>
 #include <stdint.h>
