@@ -88,7 +88,7 @@ $(BUILD)/guest/$(1): $(BUILD)/$(2)/main.o $(BUILD)/$(2).a $(3:%=$(BUILD)/%.a)
 endef
 
 include base/module.mk wire/module.mk jail/module.mk audit/module.mk vmm/module.mk \
-	fsserver/module.mk cli/module.mk guest-init/module.mk guest-fused/module.mk
+	fsserver/module.mk proxy/module.mk cli/module.mk guest-init/module.mk guest-fused/module.mk
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

@@ -7,6 +7,7 @@ set -euo pipefail
 packages=(
 	build-essential pkg-config
 	liburing-dev libseccomp-dev libfuse3-dev libcyaml-dev libyaml-dev libjansson-dev
+	libnghttp2-dev libc-ares-dev libldns-dev
 	libssl-dev zlib1g-dev uthash-dev check
 	qemu-system-x86 liblz4-dev acpica-tools lz4 cpio fuse3 busybox-static
 	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck

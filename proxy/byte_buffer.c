@@ -1,0 +1,113 @@
+#include "proxy/byte_buffer.h"
+
+#include "base/checked.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CAPACITY_MIN 1024u
+
+void byte_buffer_init(struct byte_buffer *buffer, size_t max)
+{
+	*buffer = (struct byte_buffer){ .max = max };
+}
+
+static void drop_block(struct byte_buffer *buffer)
+{
+	if (buffer->data)
+		explicit_bzero(buffer->data, buffer->capacity);
+	free(buffer->data);
+}
+
+void byte_buffer_release(struct byte_buffer *buffer)
+{
+	drop_block(buffer);
+	byte_buffer_init(buffer, buffer->max);
+}
+
+size_t byte_buffer_length(const struct byte_buffer *buffer)
+{
+	return buffer->end - buffer->begin;
+}
+
+const uint8_t *byte_buffer_front(const struct byte_buffer *buffer)
+{
+	return buffer->data ? buffer->data + buffer->begin : NULL;
+}
+
+size_t byte_buffer_room(const struct byte_buffer *buffer)
+{
+	return buffer->max - byte_buffer_length(buffer);
+}
+
+static int grow(struct byte_buffer *buffer, size_t wanted)
+{
+	size_t length = byte_buffer_length(buffer);
+	size_t capacity = MAX_OF(buffer->capacity, CAPACITY_MIN);
+	uint8_t *data;
+
+	while (capacity < wanted)
+		capacity *= 2;
+	/* Not above the cap: `wanted` is within it. */
+	capacity = MIN_OF(capacity, MAX_OF(buffer->max, wanted));
+	data = malloc(capacity);
+	if (!data)
+		return -ENOMEM;
+	if (length > 0)
+		memcpy(data, buffer->data + buffer->begin, length);
+	drop_block(buffer);
+	buffer->data = data;
+	buffer->capacity = capacity;
+	buffer->begin = 0;
+	buffer->end = length;
+	return 0;
+}
+
+int byte_buffer_reserve(struct byte_buffer *buffer, size_t length, uint8_t **ret_space)
+{
+	size_t queued = byte_buffer_length(buffer);
+
+	if (length > buffer->max - queued)
+		return -ENOBUFS;
+	if (length > buffer->capacity - buffer->end && buffer->begin > 0) {
+		memmove(buffer->data, buffer->data + buffer->begin, queued);
+		buffer->begin = 0;
+		buffer->end = queued;
+	}
+	if (!buffer->data || length > buffer->capacity - buffer->end) {
+		int error = grow(buffer, queued + length);
+
+		if (error)
+			return error;
+	}
+	*ret_space = buffer->data + buffer->end;
+	return 0;
+}
+
+void byte_buffer_commit(struct byte_buffer *buffer, size_t length)
+{
+	buffer->end += MIN_OF(length, buffer->capacity - buffer->end);
+}
+
+int byte_buffer_append(struct byte_buffer *buffer, const void *data, size_t length)
+{
+	uint8_t *space;
+	int error;
+
+	if (length == 0)
+		return 0;
+	error = byte_buffer_reserve(buffer, length, &space);
+	if (error)
+		return error;
+	memcpy(space, data, length);
+	byte_buffer_commit(buffer, length);
+	return 0;
+}
+
+void byte_buffer_consume(struct byte_buffer *buffer, size_t length)
+{
+	buffer->begin += MIN_OF(length, byte_buffer_length(buffer));
+	if (buffer->begin == buffer->end)
+		byte_buffer_release(buffer);
+}

@@ -1,0 +1,41 @@
+/*
+ * A queue of bytes with a hard cap: appended at the back, consumed from the front.
+ *
+ * The block grows by doubling up to `max` and is given back when the queue runs empty, so that an
+ * idle connection holds none. Pointers into it are valid until the next append, reserve or consume.
+ * What is freed or left behind by growth is wiped: a secret may have passed through.
+ */
+#ifndef PROXY_BYTE_BUFFER_H
+#define PROXY_BYTE_BUFFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct byte_buffer {
+	uint8_t *data;
+	size_t begin;
+	size_t end;
+	size_t capacity;
+	size_t max;
+};
+
+void byte_buffer_init(struct byte_buffer *buffer, size_t max);
+/* Empty, without a block; usable again with the same cap. */
+void byte_buffer_release(struct byte_buffer *buffer);
+
+/* Bytes queued, and their start: NULL or any pointer when there are none. */
+size_t byte_buffer_length(const struct byte_buffer *buffer);
+const uint8_t *byte_buffer_front(const struct byte_buffer *buffer);
+/* How many more bytes the cap allows. */
+size_t byte_buffer_room(const struct byte_buffer *buffer);
+
+/* Queues all of `data`, or nothing: -ENOBUFS over the cap, -ENOMEM. */
+int byte_buffer_append(struct byte_buffer *buffer, const void *data, size_t length);
+/* Room for `length` bytes in *ret_space, of which byte_buffer_commit() queues the first ones.
+ * Errors as above. */
+int byte_buffer_reserve(struct byte_buffer *buffer, size_t length, uint8_t **ret_space);
+void byte_buffer_commit(struct byte_buffer *buffer, size_t length);
+/* Drops the first `length` bytes, at most those that are there. */
+void byte_buffer_consume(struct byte_buffer *buffer, size_t length);
+
+#endif

@@ -1,0 +1,2 @@
+PROXY_PACKAGES := openssl libnghttp2 libcares libldns jansson
+$(eval $(call library,proxy,$(shell $(PKG_CONFIG) --cflags $(PROXY_PACKAGES) 2>/dev/null)))
