@@ -76,6 +76,9 @@ static bool take_option(int letter, struct read_options *options)
 	case 'p':
 		options->show.path = optarg;
 		return true;
+	case 'h':
+		options->show.host = optarg;
+		return true;
 	case 's':
 		return set_since(optarg, options);
 	case 'k':
@@ -181,10 +184,15 @@ static bool enter_jail(const int *kept, size_t kept_count)
 int command_show(int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "log", required_argument, NULL, 'l' },  { "denied", no_argument, NULL, 'd' },
-		{ "path", required_argument, NULL, 'p' }, { "since", required_argument, NULL, 's' },
-		{ "kind", required_argument, NULL, 'k' }, { "follow", no_argument, NULL, 'f' },
-		{ "json", no_argument, NULL, 'j' },	  { 0 },
+		{ "log", required_argument, NULL, 'l' },
+		{ "denied", no_argument, NULL, 'd' },
+		{ "path", required_argument, NULL, 'p' },
+		{ "since", required_argument, NULL, 's' },
+		{ "kind", required_argument, NULL, 'k' },
+		{ "follow", no_argument, NULL, 'f' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "host", required_argument, NULL, 'h' },
+		{ 0 },
 	};
 	struct read_options options;
 	cleanup_fd int log_fd = -1;
@@ -193,7 +201,8 @@ int command_show(int argc, char **argv)
 
 	if (!parse_options(argc, argv, names, &options)) {
 		log_error("usage: matchlock-audit show --log FILE [--denied] [--path GLOB] "
-			  "[--since TIME|DURATION] [--kind KIND]... [--follow] [--json]");
+			  "[--host GLOB] [--since TIME|DURATION] [--kind KIND]... [--follow] "
+			  "[--json]");
 		return EXIT_USAGE;
 	}
 	log_fd = open_log(options.log);

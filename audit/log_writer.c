@@ -21,6 +21,7 @@
 /* Who may use how much of the file. */
 enum quota_class {
 	QUOTA_MUTATION,
+	QUOTA_TRAFFIC,
 	QUOTA_FINDING,
 	QUOTA_SESSION,
 	QUOTA_CLASSES,
@@ -45,6 +46,7 @@ struct log_writer {
 
 static const char *const class_names[] = {
 	[QUOTA_MUTATION] = "mutations",
+	[QUOTA_TRAFFIC] = "requests and connections",
 	[QUOTA_FINDING] = "denials, violations and notices",
 	[QUOTA_SESSION] = "session records",
 };
@@ -54,6 +56,9 @@ static enum quota_class class_of(enum audit_kind kind)
 	switch (kind) {
 	case AUDIT_MUTATION:
 		return QUOTA_MUTATION;
+	case AUDIT_REQUEST:
+	case AUDIT_CONNECTION:
+		return QUOTA_TRAFFIC;
 	case AUDIT_SESSION_START:
 	case AUDIT_SESSION_END:
 	case AUDIT_EXIT:
@@ -65,6 +70,7 @@ static enum quota_class class_of(enum audit_kind kind)
 	case AUDIT_DENIAL:
 	case AUDIT_VIOLATION:
 	case AUDIT_NOTICE:
+	case AUDIT_GRANT:
 	default:
 		return QUOTA_FINDING;
 	}
@@ -155,6 +161,7 @@ static struct log_writer *allocate(uint64_t max_bytes)
 	writer->log_fd = -1;
 	writer->head_fd = -1;
 	writer->limits[QUOTA_MUTATION] = max_bytes;
+	writer->limits[QUOTA_TRAFFIC] = max_bytes;
 	writer->limits[QUOTA_FINDING] = max_bytes + reserve / 2;
 	writer->limits[QUOTA_SESSION] = max_bytes + reserve;
 	byte_writer_init(&writer->batch, writer->batch_data, sizeof(writer->batch_data));

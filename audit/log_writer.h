@@ -6,8 +6,8 @@
  * keeps out is counted, the first of each class is announced in the log, and the counts stand
  * before the last record.
  *
- * Quota: mutations stop at `max_bytes`. Then a reserve of max_bytes / 16 (at least
- * RESERVE_MIN) remains: denials, violations and the like may use its first half, exits,
+ * Quota: mutations, requests and connections stop at `max_bytes`. Then a reserve of max_bytes / 16
+ * (at least RESERVE_MIN) remains: denials, violations and the like may use its first half, exits,
  * rollbacks and the start of a session all of it. The writer's own notices and the last record
  * are always written; there are at most a dozen of these per open.
  */

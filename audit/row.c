@@ -54,6 +54,7 @@ static const char *kind_colour(enum audit_kind kind)
 {
 	switch (kind) {
 	case AUDIT_DENIAL:
+	case AUDIT_GRANT:
 		return COLOUR_YELLOW;
 	case AUDIT_VIOLATION:
 		return COLOUR_RED;
@@ -67,6 +68,8 @@ static const char *kind_colour(enum audit_kind kind)
 	case AUDIT_POLICY:
 	case AUDIT_JAIL:
 	case AUDIT_NOTICE:
+	case AUDIT_REQUEST:
+	case AUDIT_CONNECTION:
 	default:
 		return "";
 	}
@@ -82,7 +85,7 @@ void row_print_header(FILE *output, bool colour)
 static bool is_subject(enum audit_field field)
 {
 	return field == AUDIT_FIELD_PATH || field == AUDIT_FIELD_COMMAND ||
-	       field == AUDIT_FIELD_DETAIL;
+	       field == AUDIT_FIELD_DETAIL || field == AUDIT_FIELD_HOST;
 }
 
 static void print_subject(struct row_buffers *buffers, const struct record *record, FILE *output)

@@ -50,12 +50,12 @@ int show_watch(const char *log_path)
 	return fd;
 }
 
-static bool path_matches(struct show *show, enum audit_field name)
+static bool matches(struct show *show, const char *glob, enum audit_field name)
 {
 	const struct record_field *field = record_find(&show->record, name);
 	const char *text = field ? row_field_text(show->buffers, field) : NULL;
 
-	return text && fnmatch(show->options->path, text, 0) == 0;
+	return text && fnmatch(glob, text, 0) == 0;
 }
 
 static bool is_wanted(struct show *show)
@@ -66,8 +66,10 @@ static bool is_wanted(struct show *show)
 		return false;
 	if (options->since && memcmp(show->record.time, options->since, RECORD_TIME_LENGTH) < 0)
 		return false;
-	return !options->path || path_matches(show, AUDIT_FIELD_PATH) ||
-	       path_matches(show, AUDIT_FIELD_PATH2);
+	if (options->host && !matches(show, options->host, AUDIT_FIELD_HOST))
+		return false;
+	return !options->path || matches(show, options->path, AUDIT_FIELD_PATH) ||
+	       matches(show, options->path, AUDIT_FIELD_PATH2);
 }
 
 static void show_line(struct show *show, const struct line *line)

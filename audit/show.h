@@ -18,6 +18,7 @@
 struct show_options {
 	uint32_t kinds;	   /* bits 1 << enum audit_kind; 0: all */
 	const char *path;  /* glob for path or path2, `*` also matches `/`; NULL: all */
+	const char *host;  /* glob for host; NULL: all */
 	const char *since; /* RECORD_TIME_LENGTH characters as in the log; NULL: all */
 	bool follow;	   /* until the writer is gone */
 	bool json;

@@ -133,7 +133,7 @@ static const char prune_help[] =
 
 static const char audit_help[] =
 	"Usage: matchlock audit show [SESSION] [--json] [--denied] [--kind KIND] [--path GLOB]\n"
-	"                            [--since TIME] [--follow]\n"
+	"                            [--host GLOB] [--since TIME] [--follow]\n"
 	"       matchlock audit verify [SESSION] [--expect HASH]\n"
 	"\n"
 	"show prints what happened in a session; verify tells whether the log is complete and\n"

@@ -126,7 +126,7 @@ _matchlock() {
 		elif [ "${COMP_WORDS[2]}" = verify ]; then
 			mapfile -t COMPREPLY < <(compgen -W "--expect" -- "$current")
 		else
-			mapfile -t COMPREPLY < <(compgen -W "--json --denied --kind --path --since --follow" \
+			mapfile -t COMPREPLY < <(compgen -W "--json --denied --kind --path --host --since --follow" \
 				-- "$current")
 		fi
 		;;

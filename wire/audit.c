@@ -17,6 +17,9 @@ static const char *const kind_names[] = {
 	[AUDIT_ROLLBACK] = "rollback",
 	[AUDIT_SESSION_END] = "session_end",
 	[AUDIT_NOTICE] = "notice",
+	[AUDIT_REQUEST] = "request",
+	[AUDIT_CONNECTION] = "connection",
+	[AUDIT_GRANT] = "grant",
 };
 
 static const char *const field_names[] = {
@@ -51,6 +54,14 @@ static const char *const field_names[] = {
 	[AUDIT_FIELD_REMOVED] = "removed",
 	[AUDIT_FIELD_KEPT] = "kept",
 	[AUDIT_FIELD_FAILED] = "failed",
+	[AUDIT_FIELD_HOST] = "host",
+	[AUDIT_FIELD_PORT] = "port",
+	[AUDIT_FIELD_ADDRESS] = "address",
+	[AUDIT_FIELD_PROTOCOL] = "protocol",
+	[AUDIT_FIELD_METHOD] = "method",
+	[AUDIT_FIELD_SENT] = "sent",
+	[AUDIT_FIELD_RECEIVED] = "received",
+	[AUDIT_FIELD_SECRETS] = "secrets",
 };
 
 /* Offset of the field count in the datagram. */

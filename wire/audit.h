@@ -32,11 +32,18 @@ enum audit_kind {
 	AUDIT_EXEC = 4,		 /* command, cwd, user, pid */
 	AUDIT_EXIT = 5,		 /* pid, status | signal, duration_ns */
 	AUDIT_MUTATION = 6,  /* operation, path, path2?, bytes?, before?, after?, export, mode? */
-	AUDIT_DENIAL = 7,    /* operation, path, path2?, rule, reason, hint, export, count */
+	AUDIT_DENIAL = 7,    /* files: operation, path, path2?, rule, reason, hint, export, count;
+			      * network: operation, host, port, method?, path?, protocol?, rule,
+			      * reason, hint, sent, secrets? */
 	AUDIT_VIOLATION = 8, /* component, detail: what the peer did on the wire */
 	AUDIT_ROLLBACK = 9,  /* restored, removed, kept, failed, detail */
 	AUDIT_SESSION_END = 10, /* reason, status, detail */
 	AUDIT_NOTICE = 11,	/* component, detail */
+	AUDIT_REQUEST = 12,	/* host, port, address?, protocol, method, path, status?, reason?,
+				 * sent, received, duration_ns, rule, secrets? */
+	AUDIT_CONNECTION = 13,	/* operation, host, port, address?, protocol, reason?, sent,
+				 * received, duration_ns, rule */
+	AUDIT_GRANT = 14, /* operation, rule: what a person allowed, or took back, meanwhile */
 };
 
 /* The JSON key of each field is its name in lower case. */
@@ -72,6 +79,14 @@ enum audit_field {
 	AUDIT_FIELD_REMOVED = 29,
 	AUDIT_FIELD_KEPT = 30,
 	AUDIT_FIELD_FAILED = 31,
+	AUDIT_FIELD_HOST = 32,
+	AUDIT_FIELD_PORT = 33,
+	AUDIT_FIELD_ADDRESS = 34,
+	AUDIT_FIELD_PROTOCOL = 35,
+	AUDIT_FIELD_METHOD = 36,
+	AUDIT_FIELD_SENT = 37, /* bytes that left, out of the guest */
+	AUDIT_FIELD_RECEIVED = 38,
+	AUDIT_FIELD_SECRETS = 39, /* names, with commas */
 };
 
 enum audit_type {

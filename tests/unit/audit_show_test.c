@@ -150,10 +150,17 @@ END_TEST
 	"\"escaped\":[\"path2\"]" BACK
 static const char sample[] = FIRST "\033[2J raw\n" SECOND "{\"seq\":3";
 
-static const char *shown(const struct show_options *options)
+#define REQUEST                                                                                    \
+	"{\"seq\":4,\"mono_ns\":2,\"time\":\"2026-11-20T19:30:18.000000000Z\",\"kind\":"           \
+	"\"request\""                                                                              \
+	",\"host\":\"example.test\",\"port\":443,\"method\":\"GET\",\"path\":\"/"                  \
+	"a\",\"status\":200" BACK
+static const char request[] = REQUEST;
+
+static const char *shown_of(const char *log, size_t length, const struct show_options *options)
 {
 	static char output[4096];
-	cleanup_fd int fd = file_with(sample, sizeof(sample) - 1);
+	cleanup_fd int fd = file_with(log, length);
 	FILE *file = fmemopen(output, sizeof(output), "w");
 
 	log_configure("test", LOG_LEVEL_ERROR);
@@ -161,6 +168,11 @@ static const char *shown(const struct show_options *options)
 	ck_assert_int_eq(show_log(fd, -1, options, file), 0);
 	fclose(file);
 	return output;
+}
+
+static const char *shown(const struct show_options *options)
+{
+	return shown_of(sample, sizeof(sample) - 1, options);
 }
 
 START_TEST(rows_and_lines_are_as_documented)
@@ -188,6 +200,23 @@ START_TEST(filters_filter)
 }
 END_TEST
 
+START_TEST(requests_are_shown_and_filtered_by_host)
+{
+	const size_t length = sizeof(request) - 1;
+
+	ck_assert_ptr_nonnull(strstr(shown_of(request, length, &(struct show_options){ 0 }),
+				     "  request                      example.test  /a  port=443  "
+				     "method=GET  status=200\n"));
+	ck_assert_str_eq(
+		shown_of(request, length, &(struct show_options){ .json = true, .host = "*.test" }),
+		REQUEST);
+	ck_assert_str_eq(
+		shown_of(request, length, &(struct show_options){ .json = true, .host = "*.com" }),
+		"");
+	ck_assert_str_eq(shown(&(struct show_options){ .json = true, .host = "*" }), "");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("audit_show");
@@ -196,6 +225,7 @@ int main(void)
 	int failed;
 
 	tcase_set_timeout(tests, 60);
+	tcase_add_test(tests, requests_are_shown_and_filtered_by_host);
 	tcase_add_test(tests, lines_come_whole_partial_and_grown);
 	tcase_add_test(tests, lines_that_are_too_long_are_named_once);
 	tcase_add_test(tests, a_line_of_just_the_limit);
