@@ -1,2 +1,2 @@
-PROXY_PACKAGES := openssl libnghttp2 libcares libldns jansson
+PROXY_PACKAGES := openssl libnghttp2 libcares ldns jansson
 $(eval $(call library,proxy,$(shell $(PKG_CONFIG) --cflags $(PROXY_PACKAGES) 2>/dev/null)))
