@@ -104,7 +104,7 @@ START_TEST(each_part_of_the_header_is_checked)
 	refuse(5, 255);		      /* far more */
 	refuse(6, 1);		      /* the zero */
 	refuse(8, 0);		      /* field 0 */
-	refuse(8, 32);		      /* field unknown */
+	refuse(8, 40);		      /* field unknown */
 	refuse(9, 1);		      /* field 263 */
 	refuse(10, 0);		      /* type 0 */
 	refuse(10, 1);		      /* text of length 4 as a number */
