@@ -232,6 +232,19 @@ static int find_framing(struct parse *parse)
 	return 0;
 }
 
+/* RFC 9110 section 8.6 and RFC 9112 section 6.1: neither field is in such a response; a reader that
+ * believes it takes the next response for a body. */
+static int check_bodiless(struct parse *parse)
+{
+	const struct http_framing *framing = &parse->parser->message.framing;
+	unsigned status = http_head_status(parse->head);
+
+	if ((status < 200 || status == 204) &&
+	    (framing->kind == HTTP_FRAMING_CHUNKED || framing->length > 0))
+		return bad(parse, "a body announced where there is none");
+	return 0;
+}
+
 static int find_host(struct parse *parse)
 {
 	ssize_t index = http_head_find(parse->head, "host", 0);
@@ -261,6 +274,8 @@ static int finish(struct parse *parse)
 	error = find_framing(parse);
 	if (!error && parser->kind == HTTP1_REQUEST)
 		error = find_host(parse);
+	else if (!error)
+		error = check_bodiless(parse);
 	if (error)
 		return error;
 	closes = http_head_lists(parse->head, "connection", "close");

@@ -34,6 +34,17 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
 
+# Only to compare with: nothing of it is part of any program.
+LLHTTP_OBJECTS := $(patsubst %,$(BUILD)/tests/llhttp/%.o,api http llhttp)
+$(BUILD)/tests/llhttp/%.o: /usr/share/llhttp/%.c
+	@mkdir -p $(@D)
+	@echo "  CC      $@"
+	@$(CC) -O1 -g -w -isystem /usr/share/include/llhttp -fsanitize=address -c -o $@ $<
+$(BUILD)/tests/fuzz/http1_fuzz.o: EXTRA_CFLAGS += -isystem /usr/share/include
+$(BUILD)/tests/fuzz/http1_fuzz: $(BUILD)/tests/fuzz/http1_fuzz.o $(TEST_ARCHIVES) $(LLHTTP_OBJECTS)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(LLHTTP_OBJECTS) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
+
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(E2E_LIBRARY) $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(E2E_LIBRARY) $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
