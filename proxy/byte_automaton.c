@@ -1,0 +1,222 @@
+#include "proxy/byte_automaton.h"
+
+#include "proxy/secret_memory.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Theory of operation
+ *
+ * The patterns are long and few, so the trie is a handful of long chains: a state has one child nearly
+ * always, and a table of 256 successors for each would be three hundred times the size, all of it locked
+ * memory. So a state has its first child and its next sibling, and only the start, where most bytes of
+ * an ordinary stream stay, has a table.
+ *
+ * Adding a pattern walks the trie and appends states. Then the failure links are set level by level; the
+ * queue that this needs is threaded through the states themselves (`next`), which later have no use for
+ * it.
+ */
+
+struct state {
+	uint32_t failure;
+	uint32_t child;
+	uint32_t sibling;
+	uint32_t next; /* while the links are being set */
+	uint32_t tag;  /* of the pattern that ends here, plus one */
+	uint16_t depth;
+	uint8_t byte;
+	bool matches; /* a pattern ends here, or at a state down the failure links */
+};
+
+struct byte_automaton {
+	size_t owners;
+	bool is_locked;
+	bool starters[256];
+	uint32_t start[256];
+	uint32_t state_count;
+	struct state states[];
+};
+
+static uint8_t equal_form(uint8_t byte)
+{
+	switch (byte) {
+	case '-':
+	case ' ':
+		return '+';
+	case '_':
+		return '/';
+	default:
+		return byte;
+	}
+}
+
+static uint32_t find_child(const struct byte_automaton *automaton, uint32_t state, uint8_t byte)
+{
+	uint32_t child = automaton->states[state].child;
+
+	while (child != 0 && automaton->states[child].byte != byte)
+		child = automaton->states[child].sibling;
+	return child;
+}
+
+static void add_pattern(struct byte_automaton *automaton, const struct byte_pattern *pattern)
+{
+	uint32_t state = BYTE_AUTOMATON_START;
+
+	for (size_t i = 0; i < pattern->length; i++) {
+		uint8_t byte = equal_form(pattern->data[i]);
+		uint32_t child = find_child(automaton, state, byte);
+
+		if (child == 0) {
+			child = automaton->state_count++;
+			automaton->states[child] = (struct state){
+				.byte = byte,
+				.depth = (uint16_t)(i + 1),
+				.sibling = automaton->states[state].child,
+			};
+			automaton->states[state].child = child;
+		}
+		state = child;
+	}
+	if (automaton->states[state].tag == 0)
+		automaton->states[state].tag = pattern->tag + 1;
+	automaton->states[state].matches = true;
+}
+
+/* Where a byte leads from a state whose own links are set. */
+static uint32_t follow(const struct byte_automaton *automaton, uint32_t state, uint8_t byte)
+{
+	while (state != BYTE_AUTOMATON_START) {
+		uint32_t child = find_child(automaton, state, byte);
+
+		if (child != 0)
+			return child;
+		state = automaton->states[state].failure;
+	}
+	return automaton->start[byte];
+}
+
+static void set_links(struct byte_automaton *automaton)
+{
+	struct state *states = automaton->states;
+	uint32_t first = 0;
+	uint32_t last = 0;
+
+	for (uint32_t child = states[0].child; child != 0; child = states[child].sibling) {
+		automaton->start[states[child].byte] = child;
+		states[last].next = child;
+		last = child;
+	}
+	first = states[0].next;
+	while (first != 0) {
+		for (uint32_t child = states[first].child; child != 0;
+		     child = states[child].sibling) {
+			uint32_t failure =
+				follow(automaton, states[first].failure, states[child].byte);
+
+			states[child].failure = failure;
+			states[child].matches |= states[failure].matches;
+			states[last].next = child;
+			last = child;
+		}
+		first = states[first].next;
+	}
+	for (unsigned byte = 0; byte < 256; byte++) {
+		automaton->start[byte] = automaton->start[equal_form((uint8_t)byte)];
+		automaton->starters[byte] = automaton->start[byte] != 0;
+	}
+}
+
+int byte_automaton_new(const struct byte_pattern *patterns, size_t count, bool in_locked_memory,
+		       struct byte_automaton **ret_automaton)
+{
+	struct byte_automaton *automaton;
+	void *block = NULL;
+	size_t states = 1;
+	size_t size;
+	int error = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (patterns[i].length < 1 || patterns[i].length > BYTE_PATTERN_MAX)
+			return -EINVAL;
+		states += patterns[i].length;
+		if (states > BYTE_AUTOMATON_STATES_MAX)
+			return -E2BIG;
+	}
+	size = sizeof(*automaton) + states * sizeof(automaton->states[0]);
+	if (in_locked_memory)
+		error = secret_memory_new(size, &block);
+	else if (!(block = calloc(1, size)))
+		error = -ENOMEM;
+	if (error)
+		return error;
+	automaton = block;
+	automaton->owners = 1;
+	automaton->is_locked = in_locked_memory;
+	automaton->state_count = 1;
+	for (size_t i = 0; i < count; i++)
+		add_pattern(automaton, &patterns[i]);
+	set_links(automaton);
+	*ret_automaton = automaton;
+	return 0;
+}
+
+struct byte_automaton *byte_automaton_hold(struct byte_automaton *automaton)
+{
+	automaton->owners++;
+	return automaton;
+}
+
+void byte_automaton_release(struct byte_automaton *automaton)
+{
+	if (!automaton || --automaton->owners > 0)
+		return;
+	if (automaton->is_locked)
+		secret_memory_free(automaton);
+	else
+		free(automaton);
+}
+
+uint32_t byte_automaton_step(const struct byte_automaton *automaton, uint32_t state, uint8_t byte)
+{
+	if (state == BYTE_AUTOMATON_START)
+		return automaton->start[byte];
+	return follow(automaton, state, equal_form(byte));
+}
+
+size_t byte_automaton_depth(const struct byte_automaton *automaton, uint32_t state)
+{
+	return automaton->states[state].depth;
+}
+
+bool byte_automaton_matches(const struct byte_automaton *automaton, uint32_t state)
+{
+	return automaton->states[state].matches;
+}
+
+bool byte_automaton_match(const struct byte_automaton *automaton, uint32_t *cursor,
+			  uint32_t *ret_tag, size_t *ret_length)
+{
+	const struct state *state = &automaton->states[*cursor];
+
+	while (state->matches && state->tag == 0)
+		state = &automaton->states[state->failure];
+	if (!state->matches)
+		return false;
+	*ret_tag = state->tag - 1;
+	*ret_length = state->depth;
+	*cursor = state->failure;
+	return true;
+}
+
+const bool *byte_automaton_starters(const struct byte_automaton *automaton)
+{
+	return automaton->starters;
+}
+
+size_t byte_automaton_state_count(const struct byte_automaton *automaton)
+{
+	return automaton->state_count;
+}

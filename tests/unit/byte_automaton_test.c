@@ -1,0 +1,207 @@
+/* proxy/byte_automaton.h: every occurrence is found, wherever the others lie. */
+#include "proxy/byte_automaton.h"
+
+#include <check.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+#define PATTERN(text, number)                                                                      \
+	{                                                                                          \
+		(const uint8_t *)(text), sizeof(text) - 1, (number)                                \
+	}
+
+static struct byte_automaton *build(const struct byte_pattern *patterns, size_t count)
+{
+	struct byte_automaton *automaton;
+
+	ck_assert_int_eq(byte_automaton_new(patterns, count, true, &automaton), 0);
+	return automaton;
+}
+
+/* Writes "end:tag" of each match into `output`. */
+static void find(const struct byte_automaton *automaton, const char *text, char *output, size_t size)
+{
+	uint32_t state = BYTE_AUTOMATON_START;
+	size_t used = 0;
+
+	output[0] = '\0';
+	for (size_t i = 0; text[i]; i++) {
+		size_t before = used;
+		uint32_t cursor;
+		uint32_t tag;
+		size_t length;
+
+		state = byte_automaton_step(automaton, state, (uint8_t)text[i]);
+		cursor = state;
+		ck_assert_uint_le(byte_automaton_depth(automaton, state), i + 1);
+		while (byte_automaton_match(automaton, &cursor, &tag, &length))
+			used += (size_t)snprintf(output + used, size - used, "%zu:%u ", i + 1, tag);
+		ck_assert(byte_automaton_matches(automaton, state) == (used > before));
+	}
+}
+
+START_TEST(overlapping_patterns_are_all_found)
+{
+	static const struct byte_pattern patterns[] = {
+		PATTERN("he", 1),
+		PATTERN("she", 2),
+		PATTERN("his", 3),
+		PATTERN("hers", 4),
+	};
+	struct byte_automaton *automaton = build(patterns, ARRAY_LENGTH(patterns));
+	char output[256];
+
+	find(automaton, "ushers", output, sizeof(output));
+	ck_assert_str_eq(output, "4:2 4:1 6:4 ");
+	find(automaton, "hishe", output, sizeof(output));
+	ck_assert_str_eq(output, "3:3 5:2 5:1 ");
+	byte_automaton_release(automaton);
+}
+END_TEST
+
+START_TEST(a_pattern_inside_another_is_found_on_the_way)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("xabcy", 7), PATTERN("abc", 8) };
+	struct byte_automaton *automaton = build(patterns, ARRAY_LENGTH(patterns));
+	char output[256];
+
+	find(automaton, "xabcz", output, sizeof(output));
+	ck_assert_str_eq(output, "4:8 ");
+	find(automaton, "xabcy", output, sizeof(output));
+	ck_assert_str_eq(output, "4:8 5:7 ");
+	byte_automaton_release(automaton);
+}
+END_TEST
+
+START_TEST(the_two_alphabets_are_one)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("a+/b", 1), PATTERN("-q", 2) };
+	struct byte_automaton *automaton = build(patterns, ARRAY_LENGTH(patterns));
+	char output[256];
+
+	find(automaton, "a-_b a+/b a-/b", output, sizeof(output));
+	ck_assert_str_eq(output, "4:1 9:1 14:1 ");
+	find(automaton, "+q q", output, sizeof(output));
+	ck_assert_str_eq(output, "2:2 4:2 ");
+	ck_assert(byte_automaton_starters(automaton)['-']);
+	ck_assert(byte_automaton_starters(automaton)['+']);
+	ck_assert(!byte_automaton_starters(automaton)['b']);
+	byte_automaton_release(automaton);
+}
+END_TEST
+
+START_TEST(depth_is_what_may_still_become_a_match)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("abab!", 1), PATTERN("babx", 2) };
+	struct byte_automaton *automaton = build(patterns, ARRAY_LENGTH(patterns));
+	static const size_t depths[] = { 1, 2, 3, 4, 3, 4, 0, 1, 2, 3, 4 };
+	const char *text = "ababab.babx";
+	uint32_t state = BYTE_AUTOMATON_START;
+
+	for (size_t i = 0; text[i]; i++) {
+		state = byte_automaton_step(automaton, state, (uint8_t)text[i]);
+		ck_assert_uint_eq(byte_automaton_depth(automaton, state), depths[i]);
+	}
+	byte_automaton_release(automaton);
+}
+END_TEST
+
+/* Against a search by hand, over random texts of few letters, where links matter most. */
+START_TEST(it_finds_what_a_plain_search_finds)
+{
+	srand(7);
+	for (int round = 0; round < 300; round++) {
+		char texts[6][9];
+		struct byte_pattern patterns[6];
+		struct byte_automaton *automaton;
+		char text[200];
+		uint32_t state = BYTE_AUTOMATON_START;
+
+		for (size_t i = 0; i < 6; i++) {
+			size_t length = 1 + (size_t)rand() % 8;
+
+			for (size_t j = 0; j < length; j++)
+				texts[i][j] = (char)('a' + rand() % 2);
+			texts[i][length] = '\0';
+			patterns[i] = (struct byte_pattern){ (uint8_t *)texts[i], length,
+							     (uint32_t)i };
+		}
+		automaton = build(patterns, 6);
+		for (size_t at = 0; at < sizeof(text); at++) {
+			unsigned expected = 0;
+			unsigned found = 0;
+			uint32_t cursor;
+			uint32_t tag;
+			size_t length;
+
+			text[at] = (char)('a' + rand() % 2);
+			state = byte_automaton_step(automaton, state, (uint8_t)text[at]);
+			cursor = state;
+			while (byte_automaton_match(automaton, &cursor, &tag, &length)) {
+				ck_assert_uint_eq(length, patterns[tag].length);
+				found |= 1u << tag;
+			}
+			for (size_t i = 0; i < 6; i++) {
+				size_t size = patterns[i].length;
+				bool is_here = size <= at + 1 &&
+					       !memcmp(text + at + 1 - size, texts[i], size);
+
+				/* Of equal ones only the first is told. */
+				for (size_t j = 0; j < i; j++)
+					is_here = is_here && strcmp(texts[i], texts[j]) != 0;
+				expected |= (unsigned)is_here << i;
+			}
+			ck_assert_uint_eq(found, expected);
+		}
+		byte_automaton_release(automaton);
+	}
+}
+END_TEST
+
+START_TEST(limits_are_kept)
+{
+	static uint8_t bytes[BYTE_PATTERN_MAX + 1];
+	static struct byte_pattern many[BYTE_AUTOMATON_STATES_MAX / BYTE_PATTERN_MAX + 1];
+	struct byte_pattern pattern = { bytes, 0, 0 };
+	struct byte_automaton *automaton;
+
+	ck_assert_int_eq(byte_automaton_new(&pattern, 1, false, &automaton), -EINVAL);
+	pattern.length = BYTE_PATTERN_MAX + 1;
+	ck_assert_int_eq(byte_automaton_new(&pattern, 1, false, &automaton), -EINVAL);
+	for (size_t i = 0; i < ARRAY_LENGTH(many); i++)
+		many[i] = (struct byte_pattern){ bytes, BYTE_PATTERN_MAX, 0 };
+	ck_assert_int_eq(byte_automaton_new(many, ARRAY_LENGTH(many), false, &automaton), -E2BIG);
+	ck_assert_int_eq(byte_automaton_new(NULL, 0, false, &automaton), 0);
+	ck_assert_uint_eq(byte_automaton_step(automaton, 0, 'a'), 0);
+	ck_assert_ptr_eq(byte_automaton_hold(automaton), automaton);
+	byte_automaton_release(automaton);
+	ck_assert_uint_eq(byte_automaton_state_count(automaton), 1);
+	byte_automaton_release(automaton);
+	byte_automaton_release(NULL);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("byte_automaton");
+	TCase *tests = tcase_create("byte_automaton");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_test(tests, overlapping_patterns_are_all_found);
+	tcase_add_test(tests, a_pattern_inside_another_is_found_on_the_way);
+	tcase_add_test(tests, the_two_alphabets_are_one);
+	tcase_add_test(tests, depth_is_what_may_still_become_a_match);
+	tcase_add_test(tests, it_finds_what_a_plain_search_finds);
+	tcase_add_test(tests, limits_are_kept);
+	suite_add_tcase(suite, tests);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
