@@ -9,14 +9,14 @@
 /*
  * Theory of operation
  *
- * The patterns are long and few, so the trie is a handful of long chains: a state has one child nearly
- * always, and a table of 256 successors for each would be three hundred times the size, all of it locked
- * memory. So a state has its first child and its next sibling, and only the start, where most bytes of
- * an ordinary stream stay, has a table.
+ * The patterns are long and few, so the trie is a handful of long chains: a state has one child
+ * nearly always, and a table of 256 successors for each would be three hundred times the size, all
+ * of it locked memory. So a state has its first child and its next sibling, and only the start,
+ * where most bytes of an ordinary stream stay, has a table.
  *
- * Adding a pattern walks the trie and appends states. Then the failure links are set level by level; the
- * queue that this needs is threaded through the states themselves (`next`), which later have no use for
- * it.
+ * Adding a pattern walks the trie and appends states. Then the failure links are set level by
+ * level; the queue that this needs is threaded through the states themselves (`next`), which later
+ * have no use for it.
  */
 
 struct state {
@@ -209,6 +209,13 @@ bool byte_automaton_match(const struct byte_automaton *automaton, uint32_t *curs
 	*ret_length = state->depth;
 	*cursor = state->failure;
 	return true;
+}
+
+uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t state)
+{
+	while (state != BYTE_AUTOMATON_START && automaton->states[state].child == 0)
+		state = automaton->states[state].failure;
+	return state;
 }
 
 const bool *byte_automaton_starters(const struct byte_automaton *automaton)

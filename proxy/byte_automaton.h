@@ -2,15 +2,16 @@
  * Finds any of several byte patterns in one pass (Aho and Corasick, "Efficient string matching",
  * CACM 18:6, 1975), a byte at a time, so that a stream may be cut anywhere.
  *
- * A state stands for the longest suffix of the bytes seen that begins some pattern; its depth is that
- * suffix's length, and thus how much of the stream may still turn out to be part of a match. After
- * each step, byte_automaton_match() walks the patterns that end there, longest first.
+ * A state stands for the longest suffix of the bytes seen that begins some pattern; its depth is
+ * that suffix's length, and thus how much of the stream may still turn out to be part of a match.
+ * After each step, byte_automaton_match() walks the patterns that end there, longest first.
  *
- * Some bytes count as equal, because what the patterns encode is written with either: '-' and '+', '_' and
+ * Some bytes count as equal, because what the patterns encode is written with either: '-' and '+',
+ * '_' and
  * '/' (the two alphabets of base64, RFC 4648), and ' ' and '+' (forms).
  *
- * The tables hold the patterns; `in_locked_memory` puts them into secret_memory. They are never changed
- * after being built, and counted: a stream keeps its automaton while a new one takes over.
+ * The tables hold the patterns; `in_locked_memory` puts them into secret_memory. They are never
+ * changed after being built, and counted: a stream keeps its automaton while a new one takes over.
  */
 #ifndef PROXY_BYTE_AUTOMATON_H
 #define PROXY_BYTE_AUTOMATON_H
@@ -19,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BYTE_PATTERN_MAX 16384u	     /* bytes in one pattern */
+#define BYTE_PATTERN_MAX 16384u /* bytes in one pattern */
 #define BYTE_AUTOMATON_STATES_MAX (1u << 20)
 
 struct byte_pattern {
@@ -30,8 +31,8 @@ struct byte_pattern {
 
 struct byte_automaton;
 
-/* Patterns are copied. Of two that are equal the first is reported. Returns 0, -EINVAL for a pattern of
- * a wrong length, -E2BIG, -ENOMEM, or -EPERM (secret_memory.h). */
+/* Patterns are copied. Of two that are equal the first is reported. Returns 0, -EINVAL for a
+ * pattern of a wrong length, -E2BIG, -ENOMEM, or -EPERM (secret_memory.h). */
 int byte_automaton_new(const struct byte_pattern *patterns, size_t count, bool in_locked_memory,
 		       struct byte_automaton **ret_automaton);
 /* Another owner. */
@@ -44,10 +45,13 @@ uint32_t byte_automaton_step(const struct byte_automaton *automaton, uint32_t st
 size_t byte_automaton_depth(const struct byte_automaton *automaton, uint32_t state);
 /* Whether any pattern ends at this state. */
 bool byte_automaton_matches(const struct byte_automaton *automaton, uint32_t state);
-/* The longest pattern that ends at *cursor, which begins as the state; moves *cursor on. False when there
- * is none left. */
+/* The longest pattern that ends at *cursor, which begins as the state; moves *cursor on. False when
+ * there is none left. */
 bool byte_automaton_match(const struct byte_automaton *automaton, uint32_t *cursor,
 			  uint32_t *ret_tag, size_t *ret_length);
+/* The state in which to go on after a match: a shorter one when this one leads nowhere by itself,
+ * so that nothing is held for a match that is over. */
+uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t state);
 /* By byte, whether it leads out of the start state. */
 const bool *byte_automaton_starters(const struct byte_automaton *automaton);
 size_t byte_automaton_state_count(const struct byte_automaton *automaton);

@@ -5,15 +5,15 @@
 /*
  * Theory of operation
  *
- * Each view is a cursor that takes the stream token by token. A view in which no escape has occurred
- * stands where the stream itself does, in the same state, and costs nothing: it parts from the first
- * view at a byte that may begin an escape of its kind, and joins it again when both are in the same
- * state at the same place. So ordinary text is stepped through once, and text without any byte that
- * begins a pattern is only skipped over.
+ * Each view is a cursor that takes the stream token by token. A view in which no escape has
+ * occurred stands where the stream itself does, in the same state, and costs nothing: it parts from
+ * the first view at a byte that may begin an escape of its kind, and joins it again when both are
+ * in the same state at the same place. So ordinary text is stepped through once, and text without
+ * any byte that begins a pattern is only skipped over.
  *
- * A cursor remembers where in the stream the bytes of its state's depth begin. When a failure link makes the
- * depth smaller, that place moves on by as many tokens, which are read again from the window: only forwards,
- * so all of it costs no more than reading the stream twice.
+ * A cursor remembers where in the stream the bytes of its state's depth begin. When a failure link
+ * makes the depth smaller, that place moves on by as many tokens, which are read again from the
+ * window: only forwards, so all of it costs no more than reading the stream twice.
  */
 
 static int hex_value(uint8_t byte)
@@ -169,24 +169,32 @@ static void tell_matches(const struct pass *pass, const struct form_cursor *curs
 	}
 }
 
+/* The cursor's state becomes a shallower one: what may match begins later. */
+static void fall_to(const struct pass *pass, unsigned view, uint32_t state, size_t tokens_before)
+{
+	struct form_cursor *cursor = &pass->scanner->cursors[view];
+	size_t depth = byte_automaton_depth(pass->scanner->automaton, state);
+
+	cursor->state = state;
+	if (depth == 0)
+		cursor->start = cursor->position;
+	else if (depth < tokens_before)
+		cursor->start = skip_tokens(pass, cursor->start, tokens_before - depth, view);
+}
+
 static void step(const struct pass *pass, unsigned view, uint8_t byte, size_t token_length)
 {
 	const struct byte_automaton *automaton = pass->scanner->automaton;
 	struct form_cursor *cursor = &pass->scanner->cursors[view];
 	size_t before = byte_automaton_depth(automaton, cursor->state);
-	size_t depth;
 
-	cursor->state = byte_automaton_step(automaton, cursor->state, byte);
 	cursor->position += token_length;
-	if (cursor->state == BYTE_AUTOMATON_START) {
-		cursor->start = cursor->position;
-		return;
-	}
-	depth = byte_automaton_depth(automaton, cursor->state);
-	if (depth <= before)
-		cursor->start = skip_tokens(pass, cursor->start, before + 1 - depth, view);
-	if (byte_automaton_matches(automaton, cursor->state))
+	fall_to(pass, view, byte_automaton_step(automaton, cursor->state, byte), before + 1);
+	if (byte_automaton_matches(automaton, cursor->state)) {
 		tell_matches(pass, cursor, view);
+		before = byte_automaton_depth(automaton, cursor->state);
+		fall_to(pass, view, byte_automaton_settle(automaton, cursor->state), before);
+	}
 }
 
 /* ---- all of them -------------------------------------------------------------------------------

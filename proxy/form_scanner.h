@@ -2,8 +2,8 @@
  * Runs a byte_automaton over a stream as it is, and at the same time over what the stream says when
  * percent-escapes, JSON's escapes, or both are undone, whole or in part.
  *
- * The caller keeps a window: the bytes from where the scanner last said up to what has arrived. It says
- * as well where each match lies in the stream, escapes included.
+ * The caller keeps a window: the bytes from where the scanner last said up to what has arrived. It
+ * says as well where each match lies in the stream, escapes included.
  */
 #ifndef PROXY_FORM_SCANNER_H
 #define PROXY_FORM_SCANNER_H
@@ -50,9 +50,9 @@ struct form_window {
 typedef void (*form_match_function)(void *context, const struct form_match *match);
 
 void form_scanner_init(struct form_scanner *scanner, const struct byte_automaton *automaton);
-/* Reads on to the end of the window and tells each match to `function` in the order of their ends (the
- * same place may be told more than once). Returns the offset from which the next window has to begin:
- * what lies before it can be part of no further match. With `is_last` that is the end. */
+/* Reads on to the end of the window and tells each match to `function` in the order of their ends
+ * (the same place may be told more than once). Returns the offset from which the next window has to
+ * begin: what lies before it can be part of no further match. With `is_last` that is the end. */
 uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window *window,
 			  bool is_last, form_match_function function, void *context);
 
@@ -61,7 +61,8 @@ uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window
 size_t form_token(const uint8_t *data, size_t length, unsigned escapes, bool is_last,
 		  uint8_t *ret_byte);
 /* Writes `byte` in the form and length of the token at `target`, of which form_token() told
- * `token_length`. What has no escape of that length (only \u and % have all) becomes the byte and filling. */
+ * `token_length`. What has no escape of that length (only \u and % have all) becomes the byte and
+ * filling. */
 void form_token_write(uint8_t *target, size_t token_length, uint8_t byte);
 
 #endif

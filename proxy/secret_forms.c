@@ -58,7 +58,7 @@ uint8_t secret_form_character(enum secret_form form, const char *text, size_t le
 		nibble = (uint8_t)text[index / 2];
 		nibble = index % 2 == 0 ? nibble >> 4 : nibble & 15;
 		return (uint8_t)(form == SECRET_FORM_HEX_LOWER ? "0123456789abcdef"[nibble]
-								: "0123456789ABCDEF"[nibble]);
+							       : "0123456789ABCDEF"[nibble]);
 	case SECRET_FORM_RAW:
 	case SECRET_FORM_COUNT:
 		break;

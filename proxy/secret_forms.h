@@ -2,10 +2,11 @@
  * The forms in which a text can lie in other text, as byte patterns: itself, base64, hexadecimal.
  * Escapes (percent, JSON) are undone by form_scanner, which then looks for these.
  *
- * In base64 (RFC 4648 section 4) a text looks different for each of the three places at which it may
- * begin in a group of three bytes. A form holds the characters that the text alone determines: where it
- * does not begin or end with a group, the first or last character also has bits of what is beside it, and
- * is left out. Either alphabet is found, by byte_automaton's equal bytes; padding is outside.
+ * In base64 (RFC 4648 section 4) a text looks different for each of the three places at which it
+ * may begin in a group of three bytes. A form holds the characters that the text alone determines:
+ * where it does not begin or end with a group, the first or last character also has bits of what is
+ * beside it, and is left out. Either alphabet is found, by byte_automaton's equal bytes; padding is
+ * outside.
  */
 #ifndef PROXY_SECRET_FORMS_H
 #define PROXY_SECRET_FORMS_H

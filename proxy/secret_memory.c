@@ -21,15 +21,16 @@ static size_t page_size(void)
 	return (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* mlock2(), because the sanitizers make mlock() do nothing. */
 static int lock_pages(void *start, size_t length)
 {
 	struct rlimit limit;
 
-	if (mlock(start, length) == 0)
+	if (mlock2(start, length, 0) == 0)
 		return 0;
 	if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
 		limit.rlim_cur = limit.rlim_max;
-		if (setrlimit(RLIMIT_MEMLOCK, &limit) == 0 && mlock(start, length) == 0)
+		if (setrlimit(RLIMIT_MEMLOCK, &limit) == 0 && mlock2(start, length, 0) == 0)
 			return 0;
 	}
 	return -EPERM;

@@ -18,20 +18,27 @@
 #define UUID_VARIANT 19
 
 static const char *const vendor_prefixes[] = {
-	"sk-ant-api03-", "sk-ant-oat01-", "sk-ant-ort01-", "sk-ant-admin01-", "sk-ant-", "sk-proj-",
-	"sk-svcacct-",	 "sk-admin-",	  "sk-or-v1-",	   "sk-lf-",	      "sk-",	 "sk_live_",
-	"sk_test_",	 "rk_live_",	  "rk_test_",	   "pk_live_",	      "pk_test_", "whsec_",
-	"ghp_",		 "gho_",	  "ghu_",	   "ghs_",	      "ghr_",	 "github_pat_",
-	"glpat-",	 "gldt-",	  "glrt-",	   "glcbt-",	      "gloas-",	 "AKIA",
-	"ASIA",		 "AIza",	  "ya29.",	   "GOCSPX-",	      "1//",	 "xoxb-",
-	"xoxp-",	 "xoxa-2-",	  "xoxa-",	   "xoxr-",	      "xoxs-",	 "xoxe.xoxp-",
-	"xapp-",	 "npm_",	  "pypi-",	   "hf_",	      "dop_v1_", "doo_v1_",
-	"dor_v1_",	 "shpat_",	  "shpss_",	   "shpca_",	      "shppa_",	 "SG.",
-	"figd_",	 "lin_api_",	  "nvapi-",	   "gsk_",	      "r8_",	 "pplx-",
-	"tvly-",	 "dckr_pat_",	  "hvs.",	   "hvb.",	      "ATATT3",	 "ATCTT3",
-	"ntn_",		 "secret_",	  "sntrys_",	   "sntryu_",	      "sbp_",	 "xai-",
-	"csk-",		 "fw_",		  "key-",	   "pat-",	      "PMAK-",	 "dapi",
-	"glsa_",	 "NRAK-",	   "pscale_tkn_",     "rnd_",	 "crates.io-",
+	"sk-ant-api03-", "sk-ant-oat01-", "sk-ant-ort01-", "sk-ant-admin01-",
+	"sk-ant-",	 "sk-proj-",	  "sk-svcacct-",   "sk-admin-",
+	"sk-or-v1-",	 "sk-lf-",	  "sk-",	   "sk_live_",
+	"sk_test_",	 "rk_live_",	  "rk_test_",	   "pk_live_",
+	"pk_test_",	 "whsec_",	  "ghp_",	   "gho_",
+	"ghu_",		 "ghs_",	  "ghr_",	   "github_pat_",
+	"glpat-",	 "gldt-",	  "glrt-",	   "glcbt-",
+	"gloas-",	 "AKIA",	  "ASIA",	   "AIza",
+	"ya29.",	 "GOCSPX-",	  "1//",	   "xoxb-",
+	"xoxp-",	 "xoxa-2-",	  "xoxa-",	   "xoxr-",
+	"xoxs-",	 "xoxe.xoxp-",	  "xapp-",	   "npm_",
+	"pypi-",	 "hf_",		  "dop_v1_",	   "doo_v1_",
+	"dor_v1_",	 "shpat_",	  "shpss_",	   "shpca_",
+	"shppa_",	 "SG.",		  "figd_",	   "lin_api_",
+	"nvapi-",	 "gsk_",	  "r8_",	   "pplx-",
+	"tvly-",	 "dckr_pat_",	  "hvs.",	   "hvb.",
+	"ATATT3",	 "ATCTT3",	  "ntn_",	   "secret_",
+	"sntrys_",	 "sntryu_",	  "sbp_",	   "xai-",
+	"csk-",		 "fw_",		  "key-",	   "pat-",
+	"PMAK-",	 "dapi",	  "glsa_",	   "NRAK-",
+	"pscale_tkn_",	 "rnd_",	  "crates.io-",
 };
 
 static bool is_small(char c)
@@ -85,7 +92,8 @@ static size_t token_prefix(const char *value, size_t length)
 		if (value[i] == '.') {
 			dots++;
 			last = i + 1;
-		} else if (count_changing(value + i, 1) == 0 && value[i] != '-' && value[i] != '_') {
+		} else if (count_changing(value + i, 1) == 0 && value[i] != '-' &&
+			   value[i] != '_') {
 			return 0;
 		}
 	}

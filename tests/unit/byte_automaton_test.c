@@ -23,7 +23,8 @@ static struct byte_automaton *build(const struct byte_pattern *patterns, size_t 
 }
 
 /* Writes "end:tag" of each match into `output`. */
-static void find(const struct byte_automaton *automaton, const char *text, char *output, size_t size)
+static void find(const struct byte_automaton *automaton, const char *text, char *output,
+		 size_t size)
 {
 	uint32_t state = BYTE_AUTOMATON_START;
 	size_t used = 0;
@@ -110,6 +111,25 @@ START_TEST(depth_is_what_may_still_become_a_match)
 }
 END_TEST
 
+START_TEST(a_match_that_is_over_holds_nothing)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("abab", 1), PATTERN("babcd", 2) };
+	struct byte_automaton *automaton = build(patterns, ARRAY_LENGTH(patterns));
+	uint32_t state = BYTE_AUTOMATON_START;
+
+	for (const char *at = "abab"; *at; at++)
+		state = byte_automaton_step(automaton, state, (uint8_t)*at);
+	ck_assert_uint_eq(byte_automaton_depth(automaton, state), 4);
+	state = byte_automaton_settle(automaton, state);
+	ck_assert_uint_eq(byte_automaton_depth(automaton, state), 3);
+	for (const char *at = "cd"; *at; at++)
+		state = byte_automaton_step(automaton, state, (uint8_t)*at);
+	ck_assert(byte_automaton_matches(automaton, state));
+	ck_assert_uint_eq(byte_automaton_settle(automaton, state), BYTE_AUTOMATON_START);
+	byte_automaton_release(automaton);
+}
+END_TEST
+
 /* Against a search by hand, over random texts of few letters, where links matter most. */
 START_TEST(it_finds_what_a_plain_search_finds)
 {
@@ -127,8 +147,8 @@ START_TEST(it_finds_what_a_plain_search_finds)
 			for (size_t j = 0; j < length; j++)
 				texts[i][j] = (char)('a' + rand() % 2);
 			texts[i][length] = '\0';
-			patterns[i] = (struct byte_pattern){ (uint8_t *)texts[i], length,
-							     (uint32_t)i };
+			patterns[i] =
+				(struct byte_pattern){ (uint8_t *)texts[i], length, (uint32_t)i };
 		}
 		automaton = build(patterns, 6);
 		for (size_t at = 0; at < sizeof(text); at++) {
@@ -196,6 +216,7 @@ int main(void)
 	tcase_add_test(tests, a_pattern_inside_another_is_found_on_the_way);
 	tcase_add_test(tests, the_two_alphabets_are_one);
 	tcase_add_test(tests, depth_is_what_may_still_become_a_match);
+	tcase_add_test(tests, a_match_that_is_over_holds_nothing);
 	tcase_add_test(tests, it_finds_what_a_plain_search_finds);
 	tcase_add_test(tests, limits_are_kept);
 	suite_add_tcase(suite, tests);
