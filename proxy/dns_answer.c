@@ -61,23 +61,13 @@ static int question_name(const ldns_rdf *owner, struct host_name *ret_name)
 	return host_name_parse(text, length, ret_name);
 }
 
-/* Whether the name is `domain` or below it. */
-static bool is_under(const struct host_name *name, const char *domain)
-{
-	size_t length = strlen(domain);
-	size_t above = (size_t)name->length - length;
-
-	return name->length >= length && memcmp(name->text + above, domain, length) == 0 &&
-	       (above == 0 || name->text[above - 1] == '.');
-}
-
 static bool does_not_exist(const struct host_name *name)
 {
 	static const char *const domains[] = { "invalid", "onion", "ipv4only.arpa",
 					       "use-application-dns.net" };
 
 	for (size_t i = 0; i < ARRAY_LENGTH(domains); i++) {
-		if (is_under(name, domains[i]))
+		if (host_name_is_under(name, domains[i]))
 			return true;
 	}
 	return false;
@@ -86,7 +76,7 @@ static bool does_not_exist(const struct host_name *name)
 static int address_of(struct synthetic_addresses *addresses, const struct host_name *name,
 		      ldns_rr_type type, struct ip_address *ret_address)
 {
-	if (is_under(name, "localhost"))
+	if (host_name_is_under(name, "localhost"))
 		return ip_address_parse(type == LDNS_RR_TYPE_A ? "127.0.0.1" : "::1", ret_address);
 	return synthetic_addresses_of(addresses, name, type == LDNS_RR_TYPE_A ? ret_address : NULL,
 				      type == LDNS_RR_TYPE_AAAA ? ret_address : NULL);

@@ -108,6 +108,15 @@ bool host_name_equal(const struct host_name *a, const struct host_name *b)
 	return a->length == b->length && memcmp(a->text, b->text, a->length) == 0;
 }
 
+bool host_name_is_under(const struct host_name *name, const char *domain)
+{
+	size_t length = strlen(domain);
+	size_t above = (size_t)name->length - length;
+
+	return name->length >= length && memcmp(name->text + above, domain, length) == 0 &&
+	       (above == 0 || name->text[above - 1] == '.');
+}
+
 static int parse_port(const char *data, size_t length, uint16_t *ret_port)
 {
 	uint32_t port = 0;

@@ -28,6 +28,8 @@ struct host_name {
  * whatever else is not a host name. */
 int host_name_parse(const char *data, size_t length, struct host_name *ret_name);
 bool host_name_equal(const struct host_name *a, const struct host_name *b);
+/* Whether the name is `domain`, which is in canonical form, or below it. */
+bool host_name_is_under(const struct host_name *name, const char *domain);
 
 /* The authority of a request (Host, :authority, that of an absolute-form target, or HOST:PORT of
  * a rule): a name and perhaps a port, 1 to 65535 in decimal without leading zeros; else
