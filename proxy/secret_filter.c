@@ -1,0 +1,292 @@
+#include "proxy/secret_filter.h"
+
+#include "base/checked.h"
+#include "proxy/form_scanner.h"
+#include "proxy/secret_forms.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Theory of operation
+ *
+ * The scanner says up to where the stream can no longer be part of a match. Up to there it goes
+ * out; the rest is kept, twice: as it came, because the scanner reads it again, and as it is to go
+ * out, because matches may overlap and each is written over what the ones before it made.
+ *
+ * What is to go out is made in place, in the space that the output gives; so a body in which
+ * nothing is found is copied once. Only when something was kept from before are the pieces put
+ * together in a block of their own for the scanner.
+ *
+ * A replacement has the length of what it replaces. Placeholder and value differ in letters and
+ * digits alone, so each token of the match keeps its kind: a byte, %XX, or \u00XX. What was kept is
+ * in ordinary memory: it comes from buffers of the network and goes back to them. It is wiped when
+ * freed.
+ */
+
+struct secret_filter {
+	struct body_filter filter; /* first: feed() and free() get this */
+	const struct secret_store *store;
+	struct byte_automaton *automaton;
+	struct form_scanner scanner;
+	bool is_response;
+	bool over_tls;
+	bool is_injected;
+	struct secret_set bound;
+	struct secret_set used;
+	enum secret_refusal refusal;
+	size_t refused; /* index of the secret */
+
+	uint8_t *kept; /* `kept_length` bytes as they came, and as many as they go out */
+	size_t kept_length;
+	uint64_t offset; /* in the stream, of the first kept byte */
+
+	const uint8_t *window; /* while feeding */
+	uint8_t *target;
+};
+
+static bool is_letter_or_digit(uint8_t byte)
+{
+	return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+	       (byte >= '0' && byte <= '9');
+}
+
+/* Base64 in the alphabet of URLs, where this match shows that it is. */
+static bool has_url_alphabet(const uint8_t *text, size_t length)
+{
+	return memchr(text, '-', length) || memchr(text, '_', length);
+}
+
+static uint8_t in_url_alphabet(uint8_t byte)
+{
+	if (byte == '+')
+		return '-';
+	return byte == '/' ? '_' : byte;
+}
+
+/* Writes `tail` in that form over a match that lies at source[0..size). */
+static void replace(const struct form_match *match, const uint8_t *source, uint8_t *target,
+		    const char *tail, size_t length)
+{
+	enum secret_form form = (enum secret_form)(match->tag % SECRET_FORM_COUNT);
+	size_t count = secret_form_length(form, length);
+	size_t size = (size_t)(match->end - match->start);
+	bool is_raw = form == SECRET_FORM_RAW;
+	bool for_url = !is_raw && has_url_alphabet(source, size);
+
+	for (size_t i = 0, at = 0; i < count && at < size; i++) {
+		uint8_t ignored;
+		uint8_t byte = secret_form_character(form, tail, length, i);
+		size_t step = form_token(source + at, size - at, match->escapes, true, &ignored);
+
+		/* Other characters are the same in both, and may be written as an equal one. */
+		if (!is_raw || is_letter_or_digit(byte))
+			form_token_write(target + at, step, for_url ? in_url_alphabet(byte) : byte);
+		at += step;
+	}
+}
+
+static void on_response_match(void *context, const struct form_match *match)
+{
+	struct secret_filter *self = context;
+	size_t index = match->tag / SECRET_FORM_COUNT;
+	const struct secret *secret = secret_store_get(self->store, index);
+	size_t at = (size_t)(match->start - self->offset);
+
+	secret_set_add(&self->used, index);
+	replace(match, self->window + at, self->target + at, secret->placeholder + secret->kept,
+		secret->length - secret->kept);
+}
+
+static void refuse(struct secret_filter *self, enum secret_refusal refusal, size_t index)
+{
+	if (self->refusal != SECRET_REFUSAL_NONE)
+		return;
+	self->refusal = refusal;
+	self->refused = index;
+	secret_set_add(&self->used, index);
+}
+
+static void on_request_match(void *context, const struct form_match *match)
+{
+	struct secret_filter *self = context;
+	size_t index = match->tag / SECRET_FORM_COUNT;
+	const struct secret *secret = secret_store_get(self->store, index);
+	size_t at = (size_t)(match->start - self->offset);
+
+	if (secret->kind == SECRET_CANARY) {
+		refuse(self, SECRET_REFUSAL_CANARY, index);
+	} else if (!secret_set_has(&self->bound, index)) {
+		refuse(self, SECRET_REFUSAL_WRONG_HOST, index);
+	} else if ((secret->flags & SECRET_FLAG_BODY) &&
+		   match->tag % SECRET_FORM_COUNT == SECRET_FORM_RAW) {
+		if (!self->over_tls)
+			refuse(self, SECRET_REFUSAL_NEEDS_TLS, index);
+		replace(match, self->window + at, self->target + at, secret->value + secret->kept,
+			secret->length - secret->kept);
+		secret_set_add(&self->used, index);
+		self->is_injected = true;
+	}
+}
+
+/* ---- feeding -----------------------------------------------------------------------------------
+ */
+
+static void forget(struct secret_filter *self)
+{
+	if (self->kept)
+		explicit_bzero(self->kept, 2 * self->kept_length);
+	free(self->kept);
+	self->kept = NULL;
+	self->kept_length = 0;
+}
+
+/* Keeps the last `length` bytes of the window and of what it became. */
+static int keep(struct secret_filter *self, size_t total, size_t length)
+{
+	uint8_t *kept = length > 0 ? malloc(2 * length) : NULL;
+
+	if (length > 0 && !kept)
+		return -ENOMEM;
+	if (kept) {
+		memcpy(kept, self->window + total - length, length);
+		memcpy(kept + length, self->target + total - length, length);
+	}
+	forget(self);
+	self->kept = kept;
+	self->kept_length = length;
+	return 0;
+}
+
+static int scan(struct secret_filter *self, size_t total, bool is_last, struct byte_buffer *out)
+{
+	struct form_window window = { self->window, total, self->offset };
+	uint64_t from =
+		form_scanner_run(&self->scanner, &window, is_last,
+				 self->is_response ? on_response_match : on_request_match, self);
+	size_t done = (size_t)(from - self->offset);
+
+	if (self->refusal != SECRET_REFUSAL_NONE)
+		return -EACCES;
+	if (keep(self, total, total - done) < 0)
+		return -ENOMEM;
+	self->offset = from;
+	byte_buffer_commit(out, done);
+	return 0;
+}
+
+static int feed(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
+		struct byte_buffer *out)
+{
+	struct secret_filter *self = (struct secret_filter *)filter;
+	size_t before = self->kept_length;
+	size_t total;
+	uint8_t *joined = NULL;
+	int error;
+
+	if (self->refusal != SECRET_REFUSAL_NONE)
+		return -EACCES;
+	if (!checked_add_size(before, length, &total))
+		return -ENOBUFS;
+	if (total == 0)
+		return 0;
+	error = byte_buffer_reserve(out, total, &self->target);
+	if (error)
+		return error;
+	if (before > 0) {
+		joined = malloc(total);
+		if (!joined)
+			return -ENOMEM;
+		memcpy(joined, self->kept, before);
+		memcpy(self->target, self->kept + before, before);
+		if (length > 0)
+			memcpy(joined + before, data, length);
+	}
+	if (length > 0)
+		memcpy(self->target + before, data, length);
+	self->window = joined ? joined : data;
+	error = scan(self, total, is_last, out);
+	if (joined) {
+		explicit_bzero(joined, total);
+		free(joined);
+	}
+	return error;
+}
+
+static void free_filter(struct body_filter *filter)
+{
+	struct secret_filter *self = (struct secret_filter *)filter;
+
+	forget(self);
+	byte_automaton_release(self->automaton);
+	free(self);
+}
+
+static struct secret_filter *new_filter(const struct secret_store *store, bool is_response)
+{
+	struct secret_filter *self = calloc(1, sizeof(*self));
+
+	if (!self)
+		return NULL;
+	self->filter = (struct body_filter){ .feed = feed, .free = free_filter };
+	self->store = store;
+	self->is_response = is_response;
+	self->automaton = byte_automaton_hold(is_response ? secret_store_value_finder(store)
+							  : secret_store_placeholder_finder(store));
+	form_scanner_init(&self->scanner, self->automaton);
+	return self;
+}
+
+struct body_filter *secret_request_filter_new(const struct secret_store *store,
+					      const struct secret_set *bound, bool over_tls)
+{
+	struct secret_filter *self = new_filter(store, false);
+
+	if (!self)
+		return NULL;
+	self->bound = *bound;
+	self->over_tls = over_tls;
+	return &self->filter;
+}
+
+struct body_filter *secret_response_filter_new(const struct secret_store *store)
+{
+	struct secret_filter *self = new_filter(store, true);
+
+	return self ? &self->filter : NULL;
+}
+
+void secret_filter_report(const struct body_filter *filter, struct secret_verdict *verdict)
+{
+	const struct secret_filter *self = (const struct secret_filter *)filter;
+
+	for (size_t i = 0; i < secret_store_count(self->store); i++) {
+		if (secret_set_has(&self->used, i))
+			secret_set_add(&verdict->used, i);
+	}
+	verdict->is_injected |= self->is_injected;
+	if (self->refusal != SECRET_REFUSAL_NONE)
+		secret_verdict_refuse(verdict, self->store, self->refusal, self->refused, NULL);
+}
+
+void secret_redact(const struct secret_store *store, char *text, size_t length)
+{
+	struct secret_filter self = { .store = store, .is_response = true };
+	struct form_window window = { .length = length };
+	uint8_t *copy = malloc(length + 1);
+
+	/* Rather nothing of the text than a secret in it. */
+	if (!copy) {
+		memset(text, ' ', length);
+		return;
+	}
+	memcpy(copy, text, length);
+	window.data = copy;
+	self.window = copy;
+	self.target = (uint8_t *)text;
+	form_scanner_init(&self.scanner, secret_store_value_finder(store));
+	form_scanner_run(&self.scanner, &window, true, on_response_match, &self);
+	explicit_bzero(copy, length);
+	free(copy);
+}

@@ -1,0 +1,37 @@
+/*
+ * The body filters that concern secrets (body_filter.h).
+ *
+ * A request's body is searched for placeholders in every form. One of a secret that may not go to
+ * this host ends it (-EACCES); one of a secret with SECRET_FLAG_BODY is replaced by the value where
+ * it stands as such, inside JSON and forms too; any other stays what it is, a text that opens
+ * nothing.
+ *
+ * A response's body is searched for values in every form, and each becomes the placeholder in the
+ * same form, so that the guest reads what it would have sent.
+ *
+ * Both keep back only what may still become a match, nothing at all after most bytes, so that a
+ * stream of events is not delayed; and what they put out does not depend on how the input was cut.
+ * Bodies with a Content-Encoding are not for them. Besides 0, -EACCES and -ENOBUFS, feed() may
+ * return -ENOMEM, after which the body cannot go on.
+ */
+#ifndef PROXY_SECRET_FILTER_H
+#define PROXY_SECRET_FILTER_H
+
+#include "proxy/body_filter.h"
+#include "proxy/secret_store.h"
+#include "proxy/secret_verdict.h"
+
+/* `bound` are the secrets of the host; `over_tls` false makes a placeholder to replace a refusal.
+ * The filter borrows the store. Returns NULL without memory. */
+struct body_filter *secret_request_filter_new(const struct secret_store *store,
+					      const struct secret_set *bound, bool over_tls);
+struct body_filter *secret_response_filter_new(const struct secret_store *store);
+
+/* Of a filter made here: after -EACCES, writes the refusal into *verdict; in any case adds the
+ * secrets found so far to its `used`, and sets `is_injected` when one was put in. */
+void secret_filter_report(const struct body_filter *filter, struct secret_verdict *verdict);
+
+/* Rewrites a whole text the same way as a response's body. */
+void secret_redact(const struct secret_store *store, char *text, size_t length);
+
+#endif
