@@ -1,0 +1,716 @@
+#include "proxy/egress_policy.h"
+
+#include "base/checked.h"
+#include "base/escape.h"
+#include "proxy/http_syntax.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint16_t web_ports[] = { 443, 80, 0 };
+static const uint16_t passthrough_ports[] = { 443, 0 };
+
+/* A host that is open, or passed through. */
+struct entry {
+	struct host_pattern pattern;
+	bool was_added; /* while the session ran */
+};
+
+struct entries {
+	struct entry *items;
+	size_t count;
+};
+
+struct budget {
+	uint64_t requests;
+	uint64_t bytes;
+};
+
+struct egress_policy {
+	const char *session;
+	bool allow_all;
+	struct entries allow;
+	struct entries passthrough;
+	const struct egress_rule *rules;
+	size_t rule_count;
+	struct budget *left; /* of each rule */
+};
+
+/* ---- verdicts -------------------------------------------------------------------------------- */
+
+static void say(char text[static 256], const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static void say(char text[static 256], const char *format, ...)
+{
+	char raw[512];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(raw, sizeof(raw), format, arguments);
+	va_end(arguments);
+	escape_text(raw, strlen(raw), text, 256);
+}
+
+static void deny(struct egress_verdict *verdict, const char *reason)
+{
+	verdict->allowed = false;
+	verdict->reason = reason;
+}
+
+static void name_rule(struct egress_verdict *verdict, const struct egress_rule *rule)
+{
+	char host[HOST_PATTERN_MAX];
+
+	host_pattern_text(&rule->host, host);
+	say(verdict->rule, "%s host %s", rule->where, host);
+}
+
+static void name_entry(struct egress_verdict *verdict, const struct entry *entry, const char *list)
+{
+	char text[HOST_PATTERN_MAX];
+
+	host_pattern_text(&entry->pattern, text);
+	say(verdict->rule, "%s %s", entry->was_added ? "matchlock allow add" : list, text);
+}
+
+/* ---- hosts ----------------------------------------------------------------------------------- */
+
+static const uint16_t *ports_of(const struct egress_rule *rule)
+{
+	return rule->ports[0] ? rule->ports : web_ports;
+}
+
+static bool rule_has_port(const struct egress_rule *rule, uint16_t port)
+{
+	for (const uint16_t *item = ports_of(rule); *item; item++) {
+		if (*item == port)
+			return true;
+	}
+	return false;
+}
+
+/* How narrow a pattern is; more is narrower. Only meaningful among those that match one name. */
+static unsigned rank_of(const struct egress_rule *rule)
+{
+	return rule->host.is_wildcard ? rule->host.name.length : UINT8_MAX + 1u;
+}
+
+/* The rank of the rules that count for the name; 0 when there are none. */
+static unsigned rank_for(const struct egress_policy *policy, const struct host_name *name)
+{
+	unsigned rank = 0;
+
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		if (host_pattern_matches_name(&policy->rules[i].host, name))
+			rank = MAX_OF(rank, rank_of(&policy->rules[i]));
+	}
+	return rank;
+}
+
+static bool counts_for(const struct egress_rule *rule, unsigned rank, const struct host_name *name)
+{
+	return rank_of(rule) == rank && host_pattern_matches_name(&rule->host, name);
+}
+
+static const struct entry *find_entry(const struct entries *entries, const struct host_name *name,
+				      uint16_t port, bool is_tcp, const uint16_t *default_ports)
+{
+	for (size_t i = 0; i < entries->count; i++) {
+		const struct entry *entry = &entries->items[i];
+
+		if (entry->pattern.is_tcp == is_tcp &&
+		    host_pattern_matches(&entry->pattern, name, port, default_ports))
+			return entry;
+	}
+	return NULL;
+}
+
+static bool knows_name(const struct entries *entries, const struct host_name *name)
+{
+	for (size_t i = 0; i < entries->count; i++) {
+		if (host_pattern_matches_name(&entries->items[i].pattern, name))
+			return true;
+	}
+	return false;
+}
+
+/* Whether the name has rules; the verdict is then theirs. */
+static bool judge_by_rules(const struct egress_policy *policy, const struct host_name *name,
+			   uint16_t port, struct egress_verdict *verdict)
+{
+	unsigned rank = rank_for(policy, name);
+	const struct egress_rule *last = NULL;
+
+	for (size_t i = 0; i < policy->rule_count && rank > 0; i++) {
+		const struct egress_rule *rule = &policy->rules[i];
+
+		if (!counts_for(rule, rank, name))
+			continue;
+		last = rule;
+		if (!rule_has_port(rule, port))
+			continue;
+		verdict->allowed = true;
+		name_rule(verdict, rule);
+		return true;
+	}
+	if (!last)
+		return false;
+	deny(verdict, "port_not_allowed");
+	name_rule(verdict, last);
+	say(verdict->hint, "add port %u to the rule at %s", port, last->where);
+	return true;
+}
+
+static void judge_by_patterns(const struct egress_policy *policy, const struct host_name *name,
+			      uint16_t port, struct egress_verdict *verdict)
+{
+	const struct entry *entry = find_entry(&policy->allow, name, port, false, web_ports);
+	bool is_known;
+
+	if (entry || policy->allow_all) {
+		verdict->allowed = true;
+		if (entry)
+			name_entry(verdict, entry, "--allow-host");
+		else
+			say(verdict->rule, "--allow-all-hosts");
+		return;
+	}
+	is_known = knows_name(&policy->allow, name) || knows_name(&policy->passthrough, name);
+	deny(verdict, is_known ? "port_not_allowed" : "host_not_allowed");
+	say(verdict->rule,
+	    is_known ? "the host is allowed on other ports" : "no rule allows this host");
+	if (port == 443 || port == 80)
+		say(verdict->hint, "matchlock allow add %s %s", policy->session, name->text);
+	else
+		say(verdict->hint,
+		    "matchlock allow add %s %s:%u, or tcp://%s:%u when it is not HTTP",
+		    policy->session, name->text, port, name->text, port);
+}
+
+void egress_policy_judge_connection(const struct egress_policy *policy,
+				    const struct host_name *name, uint16_t port,
+				    struct egress_verdict *ret_verdict)
+{
+	const struct entry *opaque = find_entry(&policy->allow, name, port, true, web_ports);
+	const struct entry *passed;
+
+	*ret_verdict = (struct egress_verdict){ .transport = EGRESS_INTERCEPTED };
+	if (opaque) {
+		ret_verdict->allowed = true;
+		ret_verdict->transport = EGRESS_OPAQUE;
+		name_entry(ret_verdict, opaque, "--allow-host");
+		return;
+	}
+	if (judge_by_rules(policy, name, port, ret_verdict))
+		return;
+	passed = find_entry(&policy->passthrough, name, port, false, passthrough_ports);
+	if (passed) {
+		ret_verdict->allowed = true;
+		ret_verdict->transport = EGRESS_PASSTHROUGH;
+		name_entry(ret_verdict, passed, "--passthrough");
+		return;
+	}
+	judge_by_patterns(policy, name, port, ret_verdict);
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+/* How far a request came with a rule; the farthest refusal is the one worth telling. */
+enum stage {
+	STAGE_PORT,
+	STAGE_METHOD,
+	STAGE_PATH,
+	STAGE_REQUIRED,
+	STAGE_DENIED,
+	STAGE_SIZE,
+	STAGE_BUDGET,
+	STAGE_PASSED,
+};
+
+struct request {
+	const struct http_head *head;
+	struct request_path path;
+	bool has_path; /* in normal form */
+};
+
+static void read_request(const struct http_head *head, struct request *request)
+{
+	request->head = head;
+	request->has_path = request_path_parse(http_head_path(head), &request->path) == 0;
+}
+
+static bool has_text(const struct egress_texts *texts, struct http_text text)
+{
+	for (size_t i = 0; i < texts->count; i++) {
+		if (http_text_is_exactly(text, texts->items[i]))
+			return true;
+	}
+	return false;
+}
+
+static bool selects_method(const struct egress_selector *selector, const struct request *request)
+{
+	return selector->methods.count == 0 ||
+	       has_text(&selector->methods, http_head_method(request->head));
+}
+
+static bool selects_path(const struct egress_selector *selector, const struct request *request)
+{
+	if (selector->path_count == 0)
+		return true;
+	for (size_t i = 0; i < selector->path_count && request->has_path; i++) {
+		if (request_path_matches(&selector->paths[i], &request->path))
+			return true;
+	}
+	return false;
+}
+
+/* There once, with the wanted value. */
+static bool has_required(const struct http_head *head, const struct egress_header *wanted)
+{
+	ssize_t index = http_head_find(head, wanted->name, 0);
+
+	if (index < 0 || http_head_find(head, wanted->name, (size_t)index + 1) >= 0)
+		return false;
+	return !wanted->value ||
+	       http_text_is_exactly(http_head_field(head, (size_t)index).value, wanted->value);
+}
+
+static enum stage judge_headers(const struct egress_rule *rule, const struct http_head *head,
+				struct egress_verdict *verdict)
+{
+	for (size_t i = 0; i < rule->required_count; i++) {
+		if (has_required(head, &rule->required[i]))
+			continue;
+		deny(verdict, "header_missing");
+		say(verdict->hint, "send the header %s as %s asks", rule->required[i].name,
+		    rule->where);
+		return STAGE_REQUIRED;
+	}
+	for (size_t i = 0; i < rule->denied_headers.count; i++) {
+		if (http_head_find(head, rule->denied_headers.items[i], 0) < 0)
+			continue;
+		deny(verdict, "header_not_allowed");
+		say(verdict->hint, "leave out the header %s, or change %s",
+		    rule->denied_headers.items[i], rule->where);
+		return STAGE_DENIED;
+	}
+	return STAGE_PASSED;
+}
+
+static enum stage judge_sizes(const struct egress_rule *rule, const struct http_head *head,
+			      struct egress_verdict *verdict)
+{
+	bool has_length = false;
+	uint64_t length = 0;
+
+	if (http_head_size(head) > rule->head_bytes_max) {
+		deny(verdict, "head_too_large");
+		say(verdict->hint, "%s allows %llu bytes of head", rule->where,
+		    (unsigned long long)rule->head_bytes_max);
+		return STAGE_SIZE;
+	}
+	if (http_head_length(head, &has_length, &length) < 0 ||
+	    (has_length && length > rule->body_bytes_max)) {
+		deny(verdict, "body_too_large");
+		say(verdict->hint, "%s allows %llu bytes of body", rule->where,
+		    (unsigned long long)rule->body_bytes_max);
+		return STAGE_SIZE;
+	}
+	return STAGE_PASSED;
+}
+
+static enum stage judge_budget(const struct egress_policy *policy, const struct egress_rule *rule,
+			       struct egress_verdict *verdict)
+{
+	const struct budget *left = &policy->left[rule - policy->rules];
+
+	if (left->requests > 0 && left->bytes > 0)
+		return STAGE_PASSED;
+	deny(verdict, left->requests == 0 ? "requests_exhausted" : "bytes_exhausted");
+	say(verdict->hint, "the session's budget at %s is used up", rule->where);
+	return STAGE_BUDGET;
+}
+
+static enum stage judge_rule(const struct egress_policy *policy, const struct egress_rule *rule,
+			     uint16_t port, const struct request *request,
+			     struct egress_verdict *verdict)
+{
+	enum stage stage;
+
+	*verdict = (struct egress_verdict){ .transport = EGRESS_INTERCEPTED };
+	name_rule(verdict, rule);
+	if (!rule_has_port(rule, port)) {
+		deny(verdict, "port_not_allowed");
+		say(verdict->hint, "add port %u to the rule at %s", port, rule->where);
+		return STAGE_PORT;
+	}
+	if (!selects_method(&rule->selector, request)) {
+		deny(verdict, "method_not_allowed");
+		say(verdict->hint, "add the method to the rule at %s", rule->where);
+		return STAGE_METHOD;
+	}
+	if (!selects_path(&rule->selector, request)) {
+		deny(verdict, request->has_path ? "path_not_allowed" : "path_ambiguous");
+		say(verdict->hint,
+		    request->has_path ? "add the path to the rule at %s"
+				      : "write the path in normal form; %s looks at it",
+		    rule->where);
+		return STAGE_PATH;
+	}
+	stage = judge_headers(rule, request->head, verdict);
+	if (stage == STAGE_PASSED)
+		stage = judge_sizes(rule, request->head, verdict);
+	if (stage == STAGE_PASSED)
+		stage = judge_budget(policy, rule, verdict);
+	if (stage == STAGE_PASSED) {
+		verdict->allowed = true;
+		verdict->limits = rule;
+	}
+	return stage;
+}
+
+static void spend_request(struct egress_policy *policy, const struct egress_rule *rule)
+{
+	struct budget *left = &policy->left[rule - policy->rules];
+
+	if (rule->requests_max != EGRESS_NO_LIMIT)
+		left->requests--;
+}
+
+void egress_policy_judge_request(struct egress_policy *policy, const struct host_name *name,
+				 uint16_t port, const struct http_head *head,
+				 struct egress_verdict *ret_verdict)
+{
+	unsigned rank = rank_for(policy, name);
+	struct egress_verdict verdict;
+	struct request request;
+	bool is_first = true;
+	enum stage farthest = STAGE_PORT;
+
+	if (rank == 0) {
+		egress_policy_judge_connection(policy, name, port, ret_verdict);
+		return;
+	}
+	read_request(head, &request);
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		enum stage stage;
+
+		if (!counts_for(&policy->rules[i], rank, name))
+			continue;
+		stage = judge_rule(policy, &policy->rules[i], port, &request, &verdict);
+		if (is_first || stage > farthest) {
+			*ret_verdict = verdict;
+			farthest = stage;
+		}
+		is_first = false;
+		if (stage == STAGE_PASSED) {
+			spend_request(policy, &policy->rules[i]);
+			return;
+		}
+	}
+}
+
+int egress_policy_spend(struct egress_policy *policy, const struct egress_rule *limits,
+			uint64_t bytes)
+{
+	struct budget *left;
+
+	if (!limits || limits->bytes_max == EGRESS_NO_LIMIT)
+		return 0;
+	left = &policy->left[limits - policy->rules];
+	if (bytes > left->bytes) {
+		left->bytes = 0;
+		return -EDQUOT;
+	}
+	left->bytes -= bytes;
+	return 0;
+}
+
+void egress_policy_judge_secret(const struct egress_policy *policy,
+				const struct egress_rule *limits, const char *secret,
+				const struct http_head *head, struct egress_verdict *ret_verdict)
+{
+	struct request request;
+	bool is_bound = false;
+
+	(void)policy;
+	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
+	if (!limits)
+		return;
+	name_rule(ret_verdict, limits);
+	read_request(head, &request);
+	for (size_t i = 0; i < limits->binding_count; i++) {
+		const struct egress_binding *binding = &limits->bindings[i];
+
+		if (strcmp(binding->secret, secret) != 0)
+			continue;
+		is_bound = true;
+		if (selects_method(&binding->selector, &request) &&
+		    selects_path(&binding->selector, &request))
+			return;
+	}
+	if (!is_bound)
+		return;
+	deny(ret_verdict, "secret_not_bound");
+	say(ret_verdict->hint, "%s binds %s to other methods or paths", limits->where, secret);
+}
+
+/* ---- git push -------------------------------------------------------------------------------- */
+
+/* "**" any text, "*" any text without a slash. The last star of either kind takes more as long as
+ * the rest does not fit; a single one hands over to the double one before it at a slash. */
+static bool ref_matches(const char *pattern, const char *text)
+{
+	const char *single = NULL, *single_text = NULL;
+	const char *twice = NULL, *twice_text = NULL;
+
+	while (*text) {
+		if (pattern[0] == '*' && pattern[1] == '*') {
+			pattern += 2;
+			twice = pattern;
+			twice_text = text;
+			single = NULL;
+		} else if (*pattern == '*') {
+			single = ++pattern;
+			single_text = text;
+		} else if (*pattern == *text) {
+			pattern++;
+			text++;
+		} else if (single && *single_text != '/') {
+			pattern = single;
+			text = ++single_text;
+		} else if (twice) {
+			pattern = twice;
+			text = ++twice_text;
+			single = NULL;
+		} else {
+			return false;
+		}
+	}
+	return pattern[strspn(pattern, "*")] == '\0';
+}
+
+static bool push_allows(const struct egress_push *push, const char *ref)
+{
+	for (size_t i = 0; i < push->refs.count && ref; i++) {
+		if (ref_matches(push->refs.items[i], ref))
+			return true;
+	}
+	return !ref;
+}
+
+void egress_policy_judge_push(const struct egress_policy *policy, const struct egress_rule *limits,
+			      const char *repository, const char *ref,
+			      struct egress_verdict *ret_verdict)
+{
+	(void)policy;
+	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
+	if (!limits || !limits->limits_pushes)
+		return;
+	name_rule(ret_verdict, limits);
+	for (size_t i = 0; i < limits->push_count; i++) {
+		if (strcmp(limits->pushes[i].repository, repository) == 0 &&
+		    push_allows(&limits->pushes[i], ref))
+			return;
+	}
+	deny(ret_verdict, "push_not_allowed");
+	say(ret_verdict->hint, "%s allows git push to other repositories or refs alone",
+	    limits->where);
+}
+
+/* ---- lists ----------------------------------------------------------------------------------- */
+
+static bool is_same(const struct host_pattern *a, const struct host_pattern *b)
+{
+	return host_name_equal(&a->name, &b->name) && a->is_wildcard == b->is_wildcard &&
+	       a->is_tcp == b->is_tcp && a->ports == b->ports && a->port == b->port;
+}
+
+/* Whether some name matches both. */
+static bool names_overlap(const struct host_pattern *a, const struct host_pattern *b)
+{
+	if (!a->is_wildcard)
+		return host_pattern_matches_name(b, &a->name);
+	if (!b->is_wildcard)
+		return host_pattern_matches_name(a, &b->name);
+	return host_name_is_under(&a->name, b->name.text) ||
+	       host_name_is_under(&b->name, a->name.text);
+}
+
+static bool pattern_has_port(const struct host_pattern *pattern, uint16_t port)
+{
+	if (pattern->ports == HOST_PATTERN_PORTS_DEFAULT)
+		return port == passthrough_ports[0];
+	return pattern->ports == HOST_PATTERN_PORTS_ALL || pattern->port == port;
+}
+
+/* The rule whose requests nobody would look at, if such connections to the pattern were open. */
+static const struct egress_rule *find_conflict(const struct egress_policy *policy,
+					       const struct host_pattern *pattern)
+{
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		const struct egress_rule *rule = &policy->rules[i];
+
+		if (!names_overlap(&rule->host, pattern))
+			continue;
+		for (const uint16_t *port = ports_of(rule); *port; port++) {
+			if (pattern_has_port(pattern, *port))
+				return rule;
+		}
+	}
+	return NULL;
+}
+
+static int add_entry(struct egress_policy *policy, struct entries *entries, const char *text,
+		     bool was_added)
+{
+	struct entry entry = { .was_added = was_added };
+	bool is_unseen = entries == &policy->passthrough;
+	struct entry *items;
+
+	if (host_pattern_parse(text, strlen(text), &entry.pattern) < 0 ||
+	    (entry.pattern.is_tcp && is_unseen))
+		return -EINVAL;
+	if ((entry.pattern.is_tcp || is_unseen) && find_conflict(policy, &entry.pattern))
+		return -EINVAL;
+	for (size_t i = 0; i < entries->count; i++) {
+		if (is_same(&entries->items[i].pattern, &entry.pattern))
+			return -EEXIST;
+	}
+	if (entries->count == EGRESS_PATTERNS_MAX)
+		return -ENOSPC;
+	items = reallocarray(entries->items, entries->count + 1, sizeof(*items));
+	if (!items)
+		return -ENOMEM;
+	items[entries->count++] = entry;
+	entries->items = items;
+	return 0;
+}
+
+int egress_policy_add(struct egress_policy *policy, const char *pattern)
+{
+	return add_entry(policy, &policy->allow, pattern, true);
+}
+
+int egress_policy_remove(struct egress_policy *policy, const char *pattern)
+{
+	struct entries *entries = &policy->allow;
+	struct host_pattern parsed;
+
+	if (host_pattern_parse(pattern, strlen(pattern), &parsed) < 0)
+		return -EINVAL;
+	for (size_t i = 0; i < entries->count; i++) {
+		if (!is_same(&entries->items[i].pattern, &parsed))
+			continue;
+		memmove(&entries->items[i], &entries->items[i + 1],
+			(entries->count - i - 1) * sizeof(entries->items[0]));
+		entries->count--;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static void list_entries(FILE *out, const struct entries *entries, const char *list)
+{
+	for (size_t i = 0; i < entries->count; i++) {
+		char text[HOST_PATTERN_MAX];
+
+		host_pattern_text(&entries->items[i].pattern, text);
+		fprintf(out, "%s\t%s\n", text,
+			entries->items[i].was_added ? "matchlock allow add" : list);
+	}
+}
+
+char *egress_policy_list(const struct egress_policy *policy)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return NULL;
+	if (policy->allow_all)
+		fputs("*\t--allow-all-hosts\n", out);
+	list_entries(out, &policy->allow, "--allow-host");
+	list_entries(out, &policy->passthrough, "--passthrough");
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		char host[HOST_PATTERN_MAX];
+
+		host_pattern_text(&policy->rules[i].host, host);
+		fprintf(out, "%s\t%s\n", host, policy->rules[i].where);
+	}
+	if (fclose(out) != 0) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+/* ---- making ---------------------------------------------------------------------------------- */
+
+static int add_all(struct egress_policy *policy, struct entries *entries, const char *const *texts,
+		   size_t count, const char *flag, char *error)
+{
+	for (size_t i = 0; i < count; i++) {
+		int result = add_entry(policy, entries, texts[i], false);
+		char shown[HOST_PATTERN_MAX];
+
+		if (result == 0 || result == -EEXIST)
+			continue;
+		escape_text(texts[i], strlen(texts[i]), shown, sizeof(shown));
+		snprintf(error, EGRESS_ERROR_MAX, "%s %s: %s", flag, shown,
+			 result == -EINVAL ? "is no pattern of hosts (name, *.name, name:port, "
+					     "tcp://name:port), or goes past a rule for that host"
+					   : strerror(-result));
+		return result;
+	}
+	return 0;
+}
+
+int egress_policy_new(const struct egress_policy_options *options,
+		      struct egress_policy **ret_policy, char error[static EGRESS_ERROR_MAX])
+{
+	struct egress_policy *policy = calloc(1, sizeof(*policy));
+	int result = 0;
+
+	if (!policy)
+		return -ENOMEM;
+	policy->session = options->session;
+	policy->allow_all = options->allow_all;
+	policy->rules = options->rules;
+	policy->rule_count = options->rule_count;
+	policy->left = calloc(options->rule_count + 1, sizeof(*policy->left));
+	if (!policy->left)
+		result = -ENOMEM;
+	for (size_t i = 0; i < options->rule_count && !result; i++) {
+		policy->left[i].requests = options->rules[i].requests_max;
+		policy->left[i].bytes = options->rules[i].bytes_max;
+	}
+	if (!result)
+		result = add_all(policy, &policy->allow, options->allow, options->allow_count,
+				 "--allow-host", error);
+	if (!result)
+		result = add_all(policy, &policy->passthrough, options->passthrough,
+				 options->passthrough_count, "--passthrough", error);
+	if (result) {
+		egress_policy_free(policy);
+		return result;
+	}
+	*ret_policy = policy;
+	return 0;
+}
+
+void egress_policy_free(struct egress_policy *policy)
+{
+	if (!policy)
+		return;
+	free(policy->allow.items);
+	free(policy->passthrough.items);
+	free(policy->left);
+	free(policy);
+}
