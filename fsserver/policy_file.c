@@ -43,6 +43,7 @@ struct lines {
 	unsigned version_line;
 	unsigned name_line;
 	unsigned protect_line;
+	unsigned egress_line;
 };
 
 struct scanner {
@@ -56,7 +57,8 @@ struct scanner {
 	size_t error_capacity;
 };
 
-#define KEYS_KNOWN "version, name, deny, allow, hide, readonly, protect"
+#define KEYS_KNOWN "version, name, deny, allow, hide, readonly, protect, egress"
+#define SKIPPED_DEPTH_MAX 16u
 
 /* ---- errors ------------------------------------------------------------------------------------
  */
@@ -260,6 +262,28 @@ static int scan_protect(struct scanner *scanner)
 	return error;
 }
 
+/* The rules of the network, which matchlock hands to the broker: a list of whatever form. */
+static int skip_list(struct scanner *scanner)
+{
+	int error = expect(scanner, YAML_SEQUENCE_START_EVENT, "a list of rules");
+	size_t depth = 1;
+
+	while (error == 0 && depth > 0) {
+		error = next_event(scanner);
+		if (error < 0)
+			break;
+		if (scanner->event.type == YAML_SEQUENCE_START_EVENT ||
+		    scanner->event.type == YAML_MAPPING_START_EVENT)
+			depth++;
+		else if (scanner->event.type == YAML_SEQUENCE_END_EVENT ||
+			 scanner->event.type == YAML_MAPPING_END_EVENT)
+			depth--;
+		if (depth > SKIPPED_DEPTH_MAX)
+			return fail(scanner, event_line(scanner), "is nested too deep");
+	}
+	return error;
+}
+
 static int seen_twice(struct scanner *scanner, unsigned *line)
 {
 	if (*line != 0)
@@ -308,6 +332,10 @@ static int scan_entry(struct scanner *scanner)
 	if (strcmp(key, "protect") == 0) {
 		error = seen_twice(scanner, &scanner->lines->protect_line);
 		return error < 0 ? error : scan_protect(scanner);
+	}
+	if (strcmp(key, "egress") == 0) {
+		error = seen_twice(scanner, &scanner->lines->egress_line);
+		return error < 0 ? error : skip_list(scanner);
 	}
 	return fail(scanner, event_line(scanner), "unknown key; the keys are " KEYS_KNOWN);
 }
@@ -407,6 +435,7 @@ static const cyaml_schema_field_t document_fields[] = {
 			     POLICY_RULES_MAX),
 	CYAML_FIELD_SEQUENCE("readonly", OPTIONAL, struct document, readonly, &pattern_schema, 0,
 			     POLICY_RULES_MAX),
+	CYAML_FIELD_IGNORE("egress", CYAML_FLAG_OPTIONAL),
 	CYAML_FIELD_END
 };
 

@@ -115,6 +115,22 @@ START_TEST(each_list_does_what_it_says)
 }
 END_TEST
 
+/* The network's rules are the broker's; here they only must not be in the way. */
+START_TEST(egress_is_passed_over)
+{
+	struct policy *policy = load_text("version: 1\n"
+					  "egress:\n"
+					  "  - host: api.example.com\n"
+					  "    secrets: [{name: KEY, paths: [\"/**\"]}]\n"
+					  "    deny: [x]\n"
+					  "deny: [\"*.pem\"]\n");
+
+	ck_assert_str_eq(rule_of(policy, POLICY_READ, "a.pem", false), "policy.yaml:6 deny *.pem");
+	rule_of(policy, POLICY_READ, "x", true);
+	policy_free(policy);
+}
+END_TEST
+
 START_TEST(agent_instructions_open_in_one_line)
 {
 	struct policy *policy = load_text("version: 1\nprotect: {agent_instructions: false}\n");
@@ -226,6 +242,11 @@ static const struct {
 	{ "version: 1\nprotect: {git: false}\n", "policy.yaml:2: protect.git: unknown key" },
 	{ "version: 1\nprotect: {agent_instructions: maybe}\n",
 	  "policy.yaml:2: protect.agent_instructions: expected true or false" },
+	{ "version: 1\negress: x\n", "policy.yaml:2: egress: expected a list of rules" },
+	{ "version: 1\negress: []\negress: []\n", "policy.yaml:3: egress: is given twice" },
+	{ "version: 1\negress: [{host: &x a}]\n", "policy.yaml:2: egress: anchors" },
+	{ "version: 1\negress: [[[[[[[[[[[[[[[[[a]]]]]]]]]]]]]]]]]\n",
+	  "policy.yaml:2: egress: is nested too deep" },
 	{ "version: 1\nname: []\n", "policy.yaml:2: name: expected a short text" },
 	{ "version: 1\nname: \"a\\eb\"\n", "policy.yaml:2: name: holds a control" },
 	{ "version: 1\n\"k\\e[2J\": 1\n", "policy.yaml:2: k\\x1b[2J: unknown key" },
@@ -314,6 +335,7 @@ int main(void)
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, each_list_does_what_it_says);
+	tcase_add_test(tcase, egress_is_passed_over);
 	tcase_add_test(tcase, agent_instructions_open_in_one_line);
 	tcase_add_test(tcase, the_command_line_adds_rules);
 	tcase_add_test(tcase, the_hash_is_of_the_bytes);
