@@ -46,47 +46,6 @@ struct secret_filter {
 	uint8_t *target;
 };
 
-static bool is_letter_or_digit(uint8_t byte)
-{
-	return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-	       (byte >= '0' && byte <= '9');
-}
-
-/* Base64 in the alphabet of URLs, where this match shows that it is. */
-static bool has_url_alphabet(const uint8_t *text, size_t length)
-{
-	return memchr(text, '-', length) || memchr(text, '_', length);
-}
-
-static uint8_t in_url_alphabet(uint8_t byte)
-{
-	if (byte == '+')
-		return '-';
-	return byte == '/' ? '_' : byte;
-}
-
-/* Writes `tail` in that form over a match that lies at source[0..size). */
-static void replace(const struct form_match *match, const uint8_t *source, uint8_t *target,
-		    const char *tail, size_t length)
-{
-	enum secret_form form = (enum secret_form)(match->tag % SECRET_FORM_COUNT);
-	size_t count = secret_form_length(form, length);
-	size_t size = (size_t)(match->end - match->start);
-	bool is_raw = form == SECRET_FORM_RAW;
-	bool for_url = !is_raw && has_url_alphabet(source, size);
-
-	for (size_t i = 0, at = 0; i < count && at < size; i++) {
-		uint8_t ignored;
-		uint8_t byte = secret_form_character(form, tail, length, i);
-		size_t step = form_token(source + at, size - at, match->escapes, true, &ignored);
-
-		/* Other characters are the same in both, and may be written as an equal one. */
-		if (!is_raw || is_letter_or_digit(byte))
-			form_token_write(target + at, step, for_url ? in_url_alphabet(byte) : byte);
-		at += step;
-	}
-}
-
 static void on_response_match(void *context, const struct form_match *match)
 {
 	struct secret_filter *self = context;
@@ -95,8 +54,8 @@ static void on_response_match(void *context, const struct form_match *match)
 	size_t at = (size_t)(match->start - self->offset);
 
 	secret_set_add(&self->used, index);
-	replace(match, self->window + at, self->target + at, secret->placeholder + secret->kept,
-		secret->length - secret->kept);
+	secret_form_replace(match, self->window + at, self->target + at,
+			    secret->placeholder + secret->kept, secret->length - secret->kept);
 }
 
 static void refuse(struct secret_filter *self, enum secret_refusal refusal, size_t index)
@@ -123,8 +82,8 @@ static void on_request_match(void *context, const struct form_match *match)
 		   match->tag % SECRET_FORM_COUNT == SECRET_FORM_RAW) {
 		if (!self->over_tls)
 			refuse(self, SECRET_REFUSAL_NEEDS_TLS, index);
-		replace(match, self->window + at, self->target + at, secret->value + secret->kept,
-			secret->length - secret->kept);
+		secret_form_replace(match, self->window + at, self->target + at,
+				    secret->value + secret->kept, secret->length - secret->kept);
 		secret_set_add(&self->used, index);
 		self->is_injected = true;
 	}

@@ -1,5 +1,8 @@
 #include "proxy/secret_forms.h"
 
+#include <stdbool.h>
+#include <string.h>
+
 static const char base64_alphabet[] =
 	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -64,4 +67,44 @@ uint8_t secret_form_character(enum secret_form form, const char *text, size_t le
 		break;
 	}
 	return (uint8_t)text[index];
+}
+
+static bool is_letter_or_digit(uint8_t byte)
+{
+	return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+	       (byte >= '0' && byte <= '9');
+}
+
+/* Base64 in the alphabet of URLs, where this match shows that it is. */
+static bool has_url_alphabet(const uint8_t *text, size_t length)
+{
+	return memchr(text, '-', length) || memchr(text, '_', length);
+}
+
+static uint8_t in_url_alphabet(uint8_t byte)
+{
+	if (byte == '+')
+		return '-';
+	return byte == '/' ? '_' : byte;
+}
+
+void secret_form_replace(const struct form_match *match, const uint8_t *source, uint8_t *target,
+			 const char *tail, size_t length)
+{
+	enum secret_form form = (enum secret_form)(match->tag % SECRET_FORM_COUNT);
+	size_t count = secret_form_length(form, length);
+	size_t size = (size_t)(match->end - match->start);
+	bool is_raw = form == SECRET_FORM_RAW;
+	bool for_url = !is_raw && has_url_alphabet(source, size);
+
+	for (size_t i = 0, at = 0; i < count && at < size; i++) {
+		uint8_t ignored;
+		uint8_t byte = secret_form_character(form, tail, length, i);
+		size_t step = form_token(source + at, size - at, match->escapes, true, &ignored);
+
+		/* Other characters are the same in both, and may be written as an equal one. */
+		if (!is_raw || is_letter_or_digit(byte))
+			form_token_write(target + at, step, for_url ? in_url_alphabet(byte) : byte);
+		at += step;
+	}
 }

@@ -11,6 +11,8 @@
 #ifndef PROXY_SECRET_FORMS_H
 #define PROXY_SECRET_FORMS_H
 
+#include "proxy/form_scanner.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,5 +30,12 @@ enum secret_form {
 size_t secret_form_length(enum secret_form form, size_t length);
 /* The character at `index` < secret_form_length(); base64 in its first alphabet. */
 uint8_t secret_form_character(enum secret_form form, const char *text, size_t length, size_t index);
+
+/* Writes `text`, which differs from what was matched in letters and digits alone, over a match, in
+ * the match's form and escapes, so that the length stays. The match has the tag N *
+ * SECRET_FORM_COUNT + form; it lies as it was received at `source`, and as it is to be at `target`,
+ * which may hold other replacements. */
+void secret_form_replace(const struct form_match *match, const uint8_t *source, uint8_t *target,
+			 const char *text, size_t length);
 
 #endif

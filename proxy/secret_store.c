@@ -339,6 +339,20 @@ void secret_store_bound(const struct secret_store *store, const struct host_name
 	}
 }
 
+void secret_store_named(const struct secret_store *store, const struct host_name *host,
+			struct secret_set *ret_named)
+{
+	*ret_named = (struct secret_set){ 0 };
+	for (size_t i = 0; i < store->count; i++) {
+		const struct stored *stored = store->secrets[store->secrets[i]->parent];
+
+		for (size_t j = 0; j < stored->host_count; j++) {
+			if (host_pattern_matches_name(&stored->hosts[j], host))
+				secret_set_add(ret_named, i);
+		}
+	}
+}
+
 /* What is before the ending in a name such as STAGING_AWS_ACCESS_KEY_ID. */
 static size_t base_length(const struct secret *secret)
 {

@@ -56,6 +56,9 @@ const struct secret *secret_store_get(const struct secret_store *store, size_t i
 /* The secrets that may go to that host and port. */
 void secret_store_bound(const struct secret_store *store, const struct host_name *host,
 			uint16_t port, struct secret_set *ret_bound);
+/* Those of that name, whatever the port. */
+void secret_store_named(const struct secret_store *store, const struct host_name *host,
+			struct secret_set *ret_named);
 /* The secret access key that belongs to an access key id, by its name. */
 bool secret_store_aws_pair(const struct secret_store *store, size_t key_id, size_t *ret_key);
 

@@ -31,10 +31,12 @@ enum secret_refusal {
 struct secret_verdict {
 	enum secret_refusal refusal; /* SECRET_REFUSAL_NONE: it may go on */
 	char hint[SECRET_HINT_MAX];  /* what to do instead; empty when allowed */
-	struct secret_set bound;     /* the secrets of that host */
-	struct secret_set used;	     /* those that the request carries */
+	struct secret_set bound;     /* the secrets that may go to that host and port */
+	struct secret_set named;     /* those of that name, whatever the port */
+	struct secret_set used;	     /* those whose values the request carries, or refused it */
 	/* The bytes of a secret are in it, so that the answer may hold them. */
 	bool is_injected;
+	bool needs_body_digest; /* secret_request.h */
 };
 
 /* The stable code in answers and in the log; NULL for none. */
