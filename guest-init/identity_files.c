@@ -134,15 +134,21 @@ static int add_host(const struct agent_config *config)
 }
 
 /* Nothing listens at the loopback address, so a lookup is refused at once instead of timing
- * out. The image's file is often a symbolic link into /run. */
-static int write_resolv_conf(void)
+ * out. */
+static const char resolv_conf_without_network[] =
+	"# This sandbox has no network: it has a loopback interface and nothing else.\n"
+	"# Names cannot be looked up, and connecting fails with \"Network is unreachable\".\n"
+	"nameserver 127.0.0.1\n"
+	"options timeout:1 attempts:1\n";
+
+static const char resolv_conf_with_network[] =
+	"# Every name has an address here, which stands for the name. Connections are made by\n"
+	"# Matchlock on the host, if the session allows that name.\n"
+	"nameserver 127.0.0.1\n";
+
+/* The image's file is often a symbolic link into /run. */
+static int write_resolv_conf(const char *text)
 {
-	static const char text[] = "# This sandbox has no network: it has a loopback interface "
-				   "and nothing else.\n"
-				   "# Names cannot be looked up, and connecting fails with "
-				   "\"Network is unreachable\".\n"
-				   "nameserver 127.0.0.1\n"
-				   "options timeout:1 attempts:1\n";
 	cleanup_fd int fd = -1;
 
 	if (unlink("/etc/resolv.conf") < 0 && errno != ENOENT)
@@ -150,7 +156,7 @@ static int write_resolv_conf(void)
 	fd = open("/etc/resolv.conf", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return -errno;
-	return write_full(fd, text, sizeof(text) - 1);
+	return write_full(fd, text, strlen(text));
 }
 
 static int link_time_zone(const char *zone)
@@ -182,8 +188,10 @@ int identity_files_write(const struct agent_config *config, struct failure *fail
 	result = add_host(config);
 	if (result < 0)
 		return failure_set(failure, "files", -result, "cannot add to /etc/hosts");
-	if (config->flags & AGENT_CONFIG_NO_NETWORK) {
-		result = write_resolv_conf();
+	if (config->flags & (AGENT_CONFIG_NO_NETWORK | AGENT_CONFIG_NETWORK)) {
+		result = write_resolv_conf(config->flags & AGENT_CONFIG_NETWORK
+						   ? resolv_conf_with_network
+						   : resolv_conf_without_network);
 		if (result < 0)
 			return failure_set(failure, "files", -result,
 					   "cannot write /etc/resolv.conf");

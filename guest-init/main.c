@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "guest-init/control.h"
+#include "guest-init/egress.h"
 #include "guest-init/exec_server.h"
 #include "guest-init/failure.h"
 #include "guest-init/file_daemon.h"
@@ -23,6 +24,7 @@
 #include "guest-init/identity_files.h"
 #include "guest-init/machine.h"
 #include "guest-init/modules.h"
+#include "guest-init/trust_store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -44,6 +46,7 @@ struct guest {
 	struct failure failure;
 	struct module_list modules;
 	struct file_daemon daemon;
+	struct egress egress;
 	struct agent_config config;
 	uint8_t *config_payload; /* `config` borrows from it */
 };
@@ -110,6 +113,18 @@ static int receive_config(struct guest *guest)
 	return 0;
 }
 
+/* What a guest with a network has more; the process sets up while the root is put together. */
+static int connect_network(struct guest *guest)
+{
+	const struct agent_config *config = &guest->config;
+	int result;
+
+	if (!(config->flags & AGENT_CONFIG_NETWORK))
+		return 0;
+	result = trust_store_add(config->certificate, config->certificate_hash, &guest->failure);
+	return result == 0 ? egress_wait(&guest->egress, &guest->failure) : result;
+}
+
 static int configure(struct guest *guest)
 {
 	struct agent_configured configured;
@@ -119,10 +134,14 @@ static int configure(struct guest *guest)
 	result = file_daemon_start(&guest->daemon, &guest->config, &guest->failure);
 	if (result == 0)
 		result = machine_configure(&guest->config, &guest->failure);
+	if (result == 0 && (guest->config.flags & AGENT_CONFIG_NETWORK))
+		result = egress_start(&guest->egress, &guest->failure);
 	if (result == 0)
 		result = guest_root_assemble(&guest->config, &guest->daemon, &guest->failure);
 	if (result == 0)
 		result = identity_files_write(&guest->config, &guest->failure);
+	if (result == 0)
+		result = connect_network(guest);
 	if (result < 0)
 		return result;
 	configured.uptime_ns = machine_uptime_ns();
@@ -139,11 +158,24 @@ static int dial(void *context, unsigned port)
 	return machine_dial(port);
 }
 
+static void network_ended(struct guest *guest)
+{
+	const struct agent_notice notice = {
+		.text = "the guest's network process ended; nothing can be reached any more",
+	};
+	uint8_t frame[256];
+
+	egress_ended(&guest->egress);
+	control_send(&guest->control, frame, agent_encode_notice(frame, sizeof(frame), &notice));
+}
+
 /* Orphans are reaped and forgotten; the file daemon's end is the guest's. */
 static int child_ended(void *context, pid_t pid, int status)
 {
 	struct guest *guest = context;
 
+	if (pid == guest->egress.pid)
+		network_ended(guest);
 	if (pid != guest->daemon.pid)
 		return 0;
 	guest->daemon.pid = -1;
@@ -221,7 +253,9 @@ static void wait_for_hangup(struct guest *guest)
 
 int main(void)
 {
-	static struct guest guest = { .control = { .fd = -1 }, .daemon = { .pid = -1 } };
+	static struct guest guest = { .control = { .fd = -1 },
+				      .daemon = { .pid = -1 },
+				      .egress = { .pid = -1, .ready_fd = -1 } };
 	int result;
 
 	if (getpid() != 1) {

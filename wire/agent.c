@@ -412,9 +412,11 @@ int agent_decode_config(const void *data, size_t length, struct agent_config *re
 	decoded.hostname = get_name(&reader);
 	decoded.time_zone = get_name(&reader);
 	byte_reader_copy(&reader, decoded.entropy, sizeof(decoded.entropy));
+	decoded.certificate = get_text(&reader, AGENT_CERTIFICATE_MAX);
+	decoded.certificate_hash = byte_reader_u32(&reader);
 	decoded.mount_count = byte_reader_u32(&reader);
 	if (decoded.mount_count > AGENT_MOUNTS_MAX || decoded.clock_nanoseconds > 999999999 ||
-	    (decoded.flags & ~AGENT_CONFIG_FLAGS) != 0)
+	    (decoded.flags & ~AGENT_CONFIG_FLAGS) != 0 || decoded.flags == AGENT_CONFIG_FLAGS)
 		return -EBADMSG;
 	for (uint32_t i = 0; i < decoded.mount_count; i++)
 		get_mount(&reader, i, &decoded.mounts[i]);
@@ -444,6 +446,8 @@ size_t agent_encode_config(void *buffer, size_t capacity, const struct agent_con
 	put_name(&writer, config->hostname);
 	put_name(&writer, config->time_zone);
 	byte_writer_bytes(&writer, config->entropy, sizeof(config->entropy));
+	put_text(&writer, config->certificate ? config->certificate : "", AGENT_CERTIFICATE_MAX);
+	byte_writer_u32(&writer, config->certificate_hash);
 	byte_writer_u32(&writer, config->mount_count);
 	for (uint32_t i = 0; i < config->mount_count; i++) {
 		const struct agent_mount *mount = &config->mounts[i];

@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AGENT_VERSION 1
+#define AGENT_VERSION 2
 
 #define AGENT_CONTROL_PORT 1024
 #define AGENT_STREAM_PORT 1025
@@ -45,6 +45,7 @@
 #define AGENT_NAME_MAX 255  /* host name, user, group, time zone */
 #define AGENT_PATH_MAX 4095 /* home, cwd, mount target */
 #define AGENT_TEXT_MAX 1023 /* error texts, mount options */
+#define AGENT_CERTIFICATE_MAX 8192
 #define AGENT_MOUNTS_MAX 64
 #define AGENT_GROUPS_MAX 256
 #define AGENT_STRINGS_MAX 65536 /* in one list */
@@ -177,7 +178,9 @@ struct agent_mount {
 
 /* Nothing carries traffic out: /etc/resolv.conf is replaced so that lookups fail at once. */
 #define AGENT_CONFIG_NO_NETWORK 1U
-#define AGENT_CONFIG_FLAGS 1U
+/* Connections and DNS queries are carried to the host (wire/egress.h). */
+#define AGENT_CONFIG_NETWORK 2U
+#define AGENT_CONFIG_FLAGS 3U /* not both */
 
 struct agent_config {
 	int64_t clock_seconds; /* wall clock, since 1970 */
@@ -191,6 +194,9 @@ struct agent_config {
 	const char *hostname;
 	const char *time_zone; /* "Europe/Berlin": /etc/localtime is linked to it; "" leaves it */
 	uint8_t entropy[AGENT_ENTROPY_SIZE];
+	/* A certificate authority for the guest's programs to trust, PEM; "" without one. */
+	const char *certificate;
+	uint32_t certificate_hash; /* of its subject, as OpenSSL's directories are named by */
 	uint32_t mount_count;
 	struct agent_mount mounts[AGENT_MOUNTS_MAX];
 };

@@ -142,6 +142,8 @@ static struct agent_config sample_config(void)
 		.home = "/home/alice",
 		.hostname = "sandbox",
 		.time_zone = "Europe/Berlin",
+		.certificate = "-----BEGIN",
+		.certificate_hash = 0x89abcdef,
 		.mount_count = 3,
 	};
 
@@ -176,6 +178,8 @@ START_TEST(config_round_trip)
 	ck_assert_str_eq(back.user, "alice");
 	ck_assert_str_eq(back.time_zone, "Europe/Berlin");
 	ck_assert_mem_eq(back.entropy, config.entropy, sizeof(config.entropy));
+	ck_assert_str_eq(back.certificate, "-----BEGIN");
+	ck_assert_uint_eq(back.certificate_hash, 0x89abcdef);
 	ck_assert_uint_eq(back.mount_count, 3);
 	ck_assert_str_eq(back.mounts[1].options, "size=1g");
 	ck_assert_uint_eq(back.mounts[1].mode, 0700);
@@ -193,6 +197,7 @@ END_TEST
 
 START_TEST(config_refusals)
 {
+	static char long_text[AGENT_CERTIFICATE_MAX + 2];
 	struct agent_config config = sample_config();
 	static const char *const bad_paths[] = { "",	  "relative", "/a/../b", "/a/./b",
 						 "/a//b", "/a/",      "/..",	 "//" };
@@ -216,6 +221,11 @@ START_TEST(config_refusals)
 	ck_assert_uint_eq(agent_encode_config(frame, sizeof(frame), &config), 0);
 	config = sample_config();
 	ck_assert_uint_eq(agent_encode_config(frame, 100, &config), 0);
+	memset(long_text, 'x', AGENT_CERTIFICATE_MAX + 1);
+	config.certificate = long_text;
+	ck_assert_uint_eq(agent_encode_config(frame, sizeof(frame), &config), 0);
+	long_text[AGENT_CERTIFICATE_MAX] = '\0';
+	ck_assert_uint_gt(agent_encode_config(frame, sizeof(frame), &config), 0);
 }
 END_TEST
 
@@ -229,6 +239,11 @@ START_TEST(config_decoder_judges)
 
 	config = sample_config();
 	config.mounts[2].kind = AGENT_MOUNT_IMAGE; /* not first */
+	length = agent_encode_config(frame, sizeof(frame), &config);
+	data = payload(length, AGENT_CONFIG, &length);
+	ck_assert_int_eq(agent_decode_config(data, length, &back), -EBADMSG);
+	config = sample_config();
+	config.flags = AGENT_CONFIG_NO_NETWORK | AGENT_CONFIG_NETWORK;
 	length = agent_encode_config(frame, sizeof(frame), &config);
 	data = payload(length, AGENT_CONFIG, &length);
 	ck_assert_int_eq(agent_decode_config(data, length, &back), -EBADMSG);

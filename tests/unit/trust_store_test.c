@@ -1,0 +1,147 @@
+/* guest-init's trust stores, in a tree of the test's own. */
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "guest-init/trust_store.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CERTIFICATE "-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----\n"
+#define OTHERS "-----BEGIN CERTIFICATE-----\ntheirs\n-----END CERTIFICATE-----\n"
+#define HASH 0x00ab12cdU
+
+static char root[] = "/tmp/matchlock-trust-XXXXXX";
+static int root_fd;
+
+static void make(const char *path, const char *text)
+{
+	cleanup_fd int fd = -1;
+	char buffer[128];
+
+	snprintf(buffer, sizeof(buffer), "%s", path);
+	for (char *slash = buffer; (slash = strchr(slash, '/')); slash++) {
+		*slash = '\0';
+		mkdirat(root_fd, buffer, 0755);
+		*slash = '/';
+	}
+	fd = openat(root_fd, path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(write_full(fd, text, strlen(text)), 0);
+}
+
+static void expect(const char *path, const char *text)
+{
+	cleanup_fd int fd = openat(root_fd, path, O_RDONLY);
+	cleanup_free char *found = NULL;
+
+	ck_assert_msg(fd >= 0, "%s is not there", path);
+	ck_assert_int_eq(read_file(fd, 65536, &found, NULL), 0);
+	ck_assert_str_eq(found, text);
+}
+
+static bool exists(const char *path)
+{
+	return faccessat(root_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void set_up(void)
+{
+	snprintf(root, sizeof(root), "/tmp/matchlock-trust-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(root));
+	root_fd = open(root, O_PATH | O_DIRECTORY);
+	ck_assert_int_ge(root_fd, 0);
+	ck_assert_int_eq(mkdirat(root_fd, "run", 0755), 0);
+}
+
+static void tear_down(void)
+{
+	close(root_fd);
+	if (fork() == 0)
+		execlp("rm", "rm", "-rf", root, NULL);
+	wait(NULL);
+}
+
+static void add(void)
+{
+	struct failure failure = { 0 };
+	int error = trust_store_add_at(root_fd, CERTIFICATE, HASH, &failure);
+
+	ck_assert_msg(error == 0, "%s: %d", failure.text, failure.error);
+}
+
+START_TEST(a_debian_image_trusts_it_everywhere)
+{
+	make("etc/ssl/certs/ca-certificates.crt", OTHERS);
+	make("etc/ssl/certs/00ab12cd.0", "another of that hash\n");
+	make("usr/local/share/ca-certificates/x", "");
+	add();
+	expect("etc/ssl/certs/ca-certificates.crt", OTHERS CERTIFICATE);
+	expect("etc/ssl/certs/00ab12cd.0", "another of that hash\n");
+	expect("etc/ssl/certs/00ab12cd.1", CERTIFICATE);
+	expect("usr/local/share/ca-certificates/matchlock.crt", CERTIFICATE);
+	expect("run/matchlock/ca.pem", CERTIFICATE);
+	expect("run/matchlock/ca-bundle.pem", CERTIFICATE OTHERS);
+	ck_assert(!exists("etc/pki"));
+	ck_assert(!exists("etc/ssl/cert.pem"));
+}
+END_TEST
+
+START_TEST(bundles_that_are_links_get_it_once)
+{
+	make("etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "no newline at the end");
+	make("etc/pki/tls/certs/x", "");
+	ck_assert_int_eq(symlinkat("../../ca-trust/extracted/pem/tls-ca-bundle.pem", root_fd,
+				   "etc/pki/tls/certs/ca-bundle.crt"),
+			 0);
+	add();
+	expect("etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+	       "no newline at the end\n" CERTIFICATE);
+}
+END_TEST
+
+START_TEST(an_image_without_any_has_ours)
+{
+	add();
+	expect("run/matchlock/ca-bundle.pem", CERTIFICATE);
+	ck_assert(!exists("etc"));
+	/* A second time, the places that variables name are taken. */
+	ck_assert_int_lt(trust_store_add_at(root_fd, CERTIFICATE, HASH, &(struct failure){ 0 }), 0);
+}
+END_TEST
+
+START_TEST(dangling_links_and_directories_are_left_alone)
+{
+	make("etc/ssl/cert.pem/x", "");
+	make("etc/pki/tls/certs/x", "");
+	ck_assert_int_eq(symlinkat("nowhere", root_fd, "etc/pki/tls/certs/ca-bundle.crt"), 0);
+	add();
+	ck_assert(!exists("etc/pki/tls/certs/nowhere"));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("trust_store");
+	TCase *tests = tcase_create("trust_store");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(tests, set_up, tear_down);
+	tcase_add_test(tests, a_debian_image_trusts_it_everywhere);
+	tcase_add_test(tests, bundles_that_are_links_get_it_once);
+	tcase_add_test(tests, an_image_without_any_has_ours);
+	tcase_add_test(tests, dangling_links_and_directories_are_left_alone);
+	suite_add_tcase(suite, tests);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
