@@ -22,6 +22,10 @@
  */
 #define WAIT_LEAST 16384u
 #define WAIT_MOST 262144u
+/* Where nobody listens the host refuses at once; a host that is busy is waited for. The kernel's
+ * own limit is two seconds. */
+#define CONNECT_SECONDS 60
+
 /* A reply over a channel is looked for so long before its thread sleeps; the clock is read once in
  * so many looks. */
 #define LOOK_NS 150000u
@@ -35,6 +39,7 @@ void fused_stream_init(struct fused_stream *stream)
 
 static int connect_vsock(uint32_t port, int *ret_fd)
 {
+	const struct timeval limit = { .tv_sec = CONNECT_SECONDS };
 	struct sockaddr_vm address = {
 		.svm_family = AF_VSOCK,
 		.svm_cid = VMADDR_CID_HOST,
@@ -43,7 +48,8 @@ static int connect_vsock(uint32_t port, int *ret_fd)
 	uint64_t size = VSOCK_BUFFER_SIZE;
 	cleanup_fd int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0)
+	if (fd < 0 ||
+	    setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &limit, sizeof(limit)) != 0)
 		return -errno;
 	/* With a smaller window wait_for() could wait for what has no credit. */
 	if (setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &size, sizeof(size)) != 0 ||

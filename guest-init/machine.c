@@ -21,14 +21,20 @@
 #define OPEN_FILES_SOFT 1024
 #define OPEN_FILES_HARD 524288
 
+/* Where nobody listens the host refuses at once; a host that is busy is waited for. The kernel's
+ * own limit is two seconds. */
+#define CONNECT_SECONDS 60
+
 int machine_dial(unsigned port)
 {
+	const struct timeval limit = { .tv_sec = CONNECT_SECONDS };
 	struct sockaddr_vm address = { .svm_family = AF_VSOCK,
 				       .svm_cid = VMADDR_CID_HOST,
 				       .svm_port = port };
 	cleanup_fd int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	if (fd < 0)
+	if (fd < 0 ||
+	    setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &limit, sizeof(limit)) < 0)
 		return -errno;
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EINPROGRESS)
 		return -errno;
