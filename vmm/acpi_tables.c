@@ -351,7 +351,8 @@ int acpi_tables_build(const struct acpi_setup *setup, uint64_t address, uint8_t 
 	uint64_t dsdt, fadt, madt;
 
 	if (setup->cpus < 1 || setup->cpus > PLATFORM_CPUS_MAX ||
-	    setup->virtio_devices > PLATFORM_VIRTIO_MAX || address > UINT32_MAX)
+	    setup->virtio_devices > PLATFORM_VIRTIO_MAX || capacity > UINT32_MAX ||
+	    address > UINT32_MAX - capacity)
 		return -EINVAL;
 	byte_writer_init(&tables.writer, block, capacity);
 	write_zeros(&tables.writer, RSDP_LENGTH);

@@ -18,8 +18,8 @@ struct acpi_setup {
 	unsigned virtio_devices; /* 0..PLATFORM_VIRTIO_MAX */
 };
 
-/* Writes all tables to `block`, which the guest will see at `address`; the RSDP is its beginning.
- * Returns 0 with the length, -EINVAL outside the limits, or -ENOSPC. */
+/* Writes all tables to `block`, which the guest will see at `address`, below 4 GiB; the RSDP is its
+ * beginning. Returns 0 with the length, -EINVAL outside the limits, or -ENOSPC. */
 int acpi_tables_build(const struct acpi_setup *setup, uint64_t address, uint8_t *block,
 		      size_t capacity, size_t *ret_length);
 

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Shows that each fuzz target can fail: tests/fuzz/planted/TARGET.patch breaks one check in a copy
-# of the tree, and the target must crash on it within the time given (default 60 s). Prints TAP.
+# Shows that each fuzz target can fail: tests/fuzz/planted/TARGET.patch, and TARGET-WHAT.patch where
+# the target is for several parsers, each break one check in a copy of the tree, and the target must
+# crash on it within the time given (default 60 s). Prints TAP.
+#
+#   tests/fuzz/planted.sh [SECONDS [TARGET...]]
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
@@ -16,42 +19,58 @@ fi
 git ls-files -z | xargs -0 cp -p --parents -t "$copy"
 find build/fuzz -type f ! -path '*/found/*' ! -name 'crash-*' -print0 | xargs -0 cp -p --parents -t "$copy"
 
+targets=("${@:2}")
+if [ ${#targets[@]} -eq 0 ]; then
+	for source in tests/fuzz/*_fuzz.c; do
+		targets+=("$(basename "$source" _fuzz.c)")
+	done
+fi
 count=0 status=0
-for source in tests/fuzz/*_fuzz.c; do
-	target=$(basename "$source" _fuzz.c)
-	patch="tests/fuzz/planted/$target.patch"
-	count=$((count + 1))
+
+# Whether the target finds what the patch breaks; says so if not.
+plant() { # TARGET PATCH NAME
+	local target=$1 patch=$2 name=$3 found
 	if ! [ -f "$patch" ] || ! patch -s -d "$copy" -p1 <"$patch" >"$copy/patch.log" 2>&1; then
-		echo "not ok $count - planted bug in $target: the patch does not apply"
-		status=1
-		continue
+		echo "not ok $count - planted bug in $name: the patch does not apply"
+		return 1
 	fi
 	mkdir -p "$copy/found"
 	if ! make -s -C "$copy" VARIANT=fuzz "build/fuzz/tests/fuzz/${target}_fuzz" >"$copy/build.log" 2>&1; then
-		echo "not ok $count - planted bug in $target: does not build"
+		echo "not ok $count - planted bug in $name: does not build"
 		tail -n 20 "$copy/build.log" | sed 's/^/# /'
-		status=1
-	elif ! "build/fuzz/tests/fuzz/${target}_fuzz" -runs=0 \
-		-artifact_prefix="$copy/" "tests/fuzz/corpus/$target" >"$copy/run.log" 2>&1; then
+		return 1
+	fi
+	if "$copy/build/fuzz/tests/fuzz/${target}_fuzz" -max_total_time="$limit" -timeout=5 -rss_limit_mb=2048 \
+		-artifact_prefix="$copy/" "$copy/found" "tests/fuzz/corpus/$target" >"$copy/run.log" 2>&1; then
+		echo "not ok $count - planted bug in $name: not found in $limit s"
+		return 1
+	fi
+	found=$(grep -oE 'ERROR: [A-Za-z]+: [A-Za-z-]+( signal)?|runtime error: [a-z -]+' "$copy/run.log" | head -n 1)
+	if [ -z "$found" ]; then
+		echo "not ok $count - planted bug in $name: the target ended, but not by a finding"
+		tail -n 20 "$copy/run.log" | sed 's/^/# /'
+		return 1
+	fi
+	echo "ok $count - planted bug in $name: $found"
+}
+
+for target in "${targets[@]}"; do
+	if ! "build/fuzz/tests/fuzz/${target}_fuzz" -runs=0 -artifact_prefix="$copy/" \
+		"tests/fuzz/corpus/$target" >"$copy/run.log" 2>&1; then
+		count=$((count + 1))
 		echo "not ok $count - planted bug in $target: the target fails without it"
 		tail -n 20 "$copy/run.log" | sed 's/^/# /'
 		status=1
-	elif "$copy/build/fuzz/tests/fuzz/${target}_fuzz" -max_total_time="$limit" -timeout=5 -rss_limit_mb=2048 \
-		-artifact_prefix="$copy/" "$copy/found" "tests/fuzz/corpus/$target" >"$copy/run.log" 2>&1; then
-		echo "not ok $count - planted bug in $target: not found in $limit s"
-		status=1
-	else
-		found=$(grep -oE 'ERROR: [A-Za-z]+: [A-Za-z-]+( signal)?|runtime error: [a-z -]+' "$copy/run.log" | head -n 1)
-		if [ -n "$found" ]; then
-			echo "ok $count - planted bug in $target: $found"
-		else
-			echo "not ok $count - planted bug in $target: the target ended, but not by a finding"
-			tail -n 20 "$copy/run.log" | sed 's/^/# /'
-			status=1
-		fi
+		continue
 	fi
-	patch -s -R -d "$copy" -p1 <"$patch" >/dev/null
-	rm -rf "$copy/found"
+	for patch in "tests/fuzz/planted/$target.patch" "tests/fuzz/planted/$target"-*.patch; do
+		# The pattern itself where there is no further one.
+		[ -f "$patch" ] || [ "$patch" = "tests/fuzz/planted/$target.patch" ] || continue
+		count=$((count + 1))
+		plant "$target" "$patch" "$(basename "$patch" .patch)" || status=1
+		[ ! -f "$patch" ] || patch -s -R -d "$copy" -p1 <"$patch" >/dev/null
+		rm -rf "$copy/found"
+	done
 done
 echo "1..$count"
 exit $status

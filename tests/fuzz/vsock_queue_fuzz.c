@@ -68,6 +68,18 @@ static size_t total_length(const struct iovec *parts, size_t count)
 	return total;
 }
 
+/* A buffer is there for bytes that wait, and for nothing else: its memory is counted that way. */
+static void check_buffers(void)
+{
+	for (size_t i = 0; i < STREAMS_MAX; i++) {
+		const struct vsock_connection *connection = streams[i];
+
+		if (connection && (!connection->buffer != !connection->buffer_length ||
+				   connection->buffer_length > VSOCK_BUFFER_SIZE))
+			abort();
+	}
+}
+
 static ssize_t stream_send(struct vsock_connection *connection, const struct iovec *parts,
 			   size_t count)
 {
@@ -205,7 +217,7 @@ static void send_packet(struct byte_reader *input)
 		.target_cid = lie == 2 ? 9 : VSOCK_CID_HOST,
 		.source_port = ports & 7,
 		.target_port = ports & 0xf0,
-		.length = lie == 3 ? UINT32_MAX : (uint32_t)length * 4,
+		.length = lie == 3 ? UINT32_MAX : (uint32_t)length * 4 + (lie == 5),
 		.type = lie == 4 ? 2 : VSOCK_TYPE_STREAM,
 		.operation = operation & 15,
 		.flags = operation >> 4,
@@ -310,6 +322,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int i = 0; i < STEPS_MAX && byte_reader_remaining(&input) > 0; i++) {
 		if (!step(&input))
 			break;
+		check_buffers();
 		if (vsock_device_connection_count(device) > STREAMS_MAX)
 			abort();
 	}

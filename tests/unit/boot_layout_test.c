@@ -450,6 +450,9 @@ START_TEST(acpi_limits)
 	setup.virtio_devices = PLATFORM_VIRTIO_MAX + 1;
 	ck_assert_int_eq(acpi_tables_build(&setup, 0, tables, TABLES_MAX, &length), -EINVAL);
 	setup = setups[2];
+	ck_assert_int_eq(acpi_tables_build(&setup, (UINT64_C(1) << 32) - TABLES_MAX, tables,
+					   TABLES_MAX, &length),
+			 -EINVAL);
 	ck_assert_int_eq(acpi_tables_build(&setup, TABLES_ADDRESS, tables, TABLES_MAX, &length), 0);
 	for (size_t capacity = 0; capacity < length; capacity++) {
 		uint8_t *exact = malloc(capacity + 1);
