@@ -61,6 +61,7 @@ check: ## set up, build, and run every test
 	@scripts/install-deps.sh
 	@$(MAKE) --no-print-directory all unit-tests e2e-drivers
 	@$(MAKE) --no-print-directory VARIANT=asan all unit-tests e2e-drivers
+	@$(MAKE) --no-print-directory VARIANT=tsan unit-tests
 	@scripts/guest-kernel.sh
 	@tests/run.sh
 

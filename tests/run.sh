@@ -3,7 +3,7 @@
 # shows the whole output of what failed.
 #
 #   tests/run.sh                    everything that is built
-#   tests/run.sh --unit VARIANT     the unit tests of one variant
+#   tests/run.sh --unit VARIANT     the unit tests of one variant; of tsan, those of queues and devices
 #   tests/run.sh NAME...            those tests by file name (without .sh); asan/e2e/NAME: that
 #                                   end-to-end test with the sanitizers
 #
@@ -17,8 +17,11 @@ trap 'rm -rf "$logs"' EXIT
 export MATCHLOCK_BUILD="${MATCHLOCK_BUILD:-build/release}"
 export CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent CK_DEFAULT_TIMEOUT=120
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}"
+export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1}"
 # What also runs with the sanitizers: all that does without the guest's programs, which are static.
 sanitized=(fs_attack files audit exec vmm_violation vsock)
+# What also runs with the thread sanitizer: queues and devices, which vCPUs and the device's thread share.
+threaded=(virtqueue virtio_mmio virtio_vsock vsock_device vhost_user block_device small_devices kvm_payload)
 # What the tester's own config.yaml sets is not what is tested.
 export XDG_CONFIG_HOME="$logs/config"
 # Everybody tests on the same kernel, whatever the cache has; MATCHLOCK_KERNEL=trimmed tests the other.
@@ -72,6 +75,14 @@ run_unit()
 	done
 }
 
+run_unit_tsan()
+{
+	local name
+	for name in "${threaded[@]}"; do
+		run_one "tsan/${name}_test" "build/tsan/tests/unit/${name}_test"
+	done
+}
+
 run_e2e()
 {
 	local test
@@ -88,11 +99,12 @@ run_e2e_asan() # NAME
 
 case "${1:-}" in
 --unit)
-	run_unit "${2:-release}"
+	if [ "${2:-release}" = tsan ]; then run_unit_tsan; else run_unit "${2:-release}"; fi
 	;;
 "")
 	run_unit release
 	run_unit asan
+	run_unit_tsan
 	for name in "${sanitized[@]}"; do
 		run_e2e_asan "$name"
 	done
