@@ -3,9 +3,12 @@
 # MATCHLOCK_BRIEF=1 builds one program of it: the compiler is emulated.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/e2e/lib/engine.sh
+. tests/e2e/lib/engine.sh
 matchlock=$(realpath "${MATCHLOCK_BUILD:-build/release}/matchlock")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+use_engine "$scratch"
 git clone -q . "$scratch/project"
 cd "$scratch/project" || exit 1
 

@@ -1,11 +1,13 @@
 #!/bin/bash
-# Boots real guests (QEMU, emulated) from an initramfs with busybox and runs commands in them:
-# what guest-init sets up, the streams through the VM's vsock, and the power-off.
+# Boots real guests (in QEMU, emulated, unless MATCHLOCK_TEST_ENGINE is kvm) from an initramfs with
+# busybox and runs commands in them: what guest-init sets up, the streams through the VM's vsock, and
+# the power-off.
 #
 # GUEST_BOOT_MIB sets how much is sent each way (default 64; 1024 takes minutes).
 set -u
 build=${MATCHLOCK_BUILD:-build/release}
 mib=${GUEST_BOOT_MIB:-64}
+engine=${MATCHLOCK_TEST_ENGINE:-qemu}
 vmm=$build/matchlock-vmm
 host=$build/tests/e2e/exec_host
 init=$build/guest/guest-init
@@ -32,7 +34,7 @@ cat "$kernel/modules.cpio" >>"$work/initrd"
 boot() {
 	local pid status base
 	base=$(mktemp -u "$work/guest-XXXXXX")
-	timeout 180 "$vmm" --engine qemu --kernel "$kernel/vmlinux" --initrd "$work/initrd" \
+	timeout 180 "$vmm" --engine "$engine" --kernel "$kernel/vmlinux" --initrd "$work/initrd" \
 		--memory 256 --cid 3 --socket-base "$base" --console-fd 3 \
 		3>"$work/console" </dev/null >"$work/vmm-log" 2>&1 &
 	pid=$!
@@ -117,7 +119,7 @@ out=$(boot -- /busybox sh -c '/busybox setsid /busybox sleep 1000 & echo started
 same "background processes end with their command" "started 0" "$(tr '\n' ' ' <<<"$out" | sed 's/ $//')"
 
 # The guest ends when its host side does.
-"$vmm" --engine qemu --kernel "$kernel/vmlinux" --initrd "$work/initrd" --memory 256 --cid 3 \
+"$vmm" --engine "$engine" --kernel "$kernel/vmlinux" --initrd "$work/initrd" --memory 256 --cid 3 \
 	--socket-base "$work/gone" --console-fd 3 3>"$work/console-gone" </dev/null \
 	>"$work/vmm-gone" 2>&1 &
 pid=$!

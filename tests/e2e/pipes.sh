@@ -3,9 +3,12 @@
 # PIPE_MIB (default 256; 1024 for the long form) each way.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/e2e/lib/engine.sh
+. tests/e2e/lib/engine.sh
 matchlock=$(realpath "${MATCHLOCK_BUILD:-build/release}/matchlock")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+use_engine "$scratch"
 mib=${PIPE_MIB:-256}
 count=0
 result()

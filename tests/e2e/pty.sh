@@ -3,9 +3,12 @@
 # top, exit status.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/e2e/lib/engine.sh
+. tests/e2e/lib/engine.sh
 matchlock=$(realpath "${MATCHLOCK_BUILD:-build/release}/matchlock")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+use_engine "$scratch"
 mkdir "$scratch/workspace"
 seq 500 >"$scratch/workspace/numbers"
 TERM=xterm expect -f tests/e2e/pty.exp "$matchlock" "$scratch/workspace" 2>"$scratch/err"

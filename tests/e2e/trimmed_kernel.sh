@@ -3,7 +3,7 @@
 # once more on it. Part of the long form alone (MATCHLOCK_LONG=1 make check, or tests/run.sh
 # trimmed_kernel), for nobody should have to build a kernel before a test. On KVM:
 #
-#   tests/testbed/run.sh --env MATCHLOCK_KERNEL=trimmed -- tests/testbed/check.sh kvm_engine
+#   MATCHLOCK_KERNEL=trimmed make testbed-check
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 export MATCHLOCK_KERNEL=trimmed
@@ -15,8 +15,6 @@ tests=(guest_boot main_job pty workloads)
 
 kernel=$(scripts/guest-kernel.sh --print 2>/dev/null) ||
 	skip_all "there is no trimmed kernel; make guest-kernel builds it"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 
 [ -s "$kernel/vmlinux" ] && [ "${kernel%-matchlock}" != "$kernel" ]
 ok "MATCHLOCK_KERNEL=trimmed finds it" $?
@@ -27,15 +25,6 @@ ok "matchlock doctor names it" $?
 same "a guest runs it" "-matchlock" \
 	"$("${MATCHLOCK_BUILD:-build/release}/matchlock" run -q -- uname -r | grep -o -- '-matchlock$')"
 for test in "${tests[@]}"; do
-	bash "tests/e2e/$test.sh" >"$log" 2>&1 </dev/null
-	status=$?
-	while IFS= read -r line; do
-		case $line in
-		"ok "*) ok "$test: ${line#ok * - }" 0 ;;
-		"not ok "*) ok "$test: ${line#not ok * - }" 1 ;;
-		"#"*) echo "$line" ;;
-		esac
-	done <"$log"
-	same "$test ends with status 0" 0 "$status"
+	replay "$test" bash "tests/e2e/$test.sh"
 done
 finish

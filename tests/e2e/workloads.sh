@@ -3,10 +3,13 @@
 # The TAP lines come from inside; this adds what the host then sees.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/e2e/lib/engine.sh
+. tests/e2e/lib/engine.sh
 matchlock=$(realpath "${MATCHLOCK_BUILD:-build/release}/matchlock")
 inside=$(realpath tests/e2e/inside/workloads.sh)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+use_engine "$scratch"
 count=0
 result() # STATUS NAME
 {

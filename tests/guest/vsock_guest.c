@@ -1,7 +1,7 @@
 /*
  * PID 1 of the vsock test: loads the drivers, plays against tests/e2e/vsock_host.c over vsock and
  * reports each result as a line on port 1. What to play is in the kernel's command line:
- * vsock_test=all|bench|panic|hang.
+ * vsock_test=all|bench|panic|hang..., and vsock_echo=MIB, how much is echoed.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -58,12 +58,14 @@ static uint64_t now_us(void)
 
 static int dial(unsigned port)
 {
+	const struct timeval limit = { .tv_sec = 60 }; /* as the product's own programs have it */
 	struct sockaddr_vm address = { .svm_family = AF_VSOCK,
 				       .svm_port = port,
 				       .svm_cid = VMADDR_CID_HOST };
 	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0)
+	if (fd < 0 ||
+	    setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &limit, sizeof(limit)) < 0)
 		return -errno;
 	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
 		int error = errno;
@@ -98,6 +100,34 @@ static bool receive_all(int fd, void *data, size_t length)
 		length -= (size_t)count;
 	}
 	return true;
+}
+
+/* The value of NAME=VALUE in the kernel's command line; "" without it. Valid until the next call.
+ */
+static const char *variable(const char *name)
+{
+	static char line[4096];
+	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t count = read(fd, line, sizeof(line) - 1);
+	size_t length = strlen(name);
+	char *rest = line, *word;
+
+	close(fd);
+	if (count < 0)
+		return "";
+	line[count] = '\0';
+	while ((word = strsep(&rest, " \n"))) {
+		if (strncmp(word, name, length) == 0 && word[length] == '=')
+			return word + length + 1;
+	}
+	return "";
+}
+
+static uint64_t echo_length(void)
+{
+	uint64_t mib = strtoull(variable(ECHO_VARIABLE), NULL, 10);
+
+	return mib ? mib << 20 : BULK_LENGTH;
 }
 
 /* ---- the plays ---------------------------------------------------------------------------------
@@ -137,14 +167,15 @@ static void play_round_trips(void)
 static void play_echo_bulk(void)
 {
 	static uint64_t block[BULK_BLOCK / 8], back[BULK_BLOCK / 8];
+	uint64_t start = now_us(), length = echo_length();
 	int fd = dial(PORT_ECHO), status = 0;
-	uint64_t start = now_us();
 	bool good = true;
+	char text[128];
 	pid_t child;
 
 	child = fork();
 	if (child == 0) {
-		for (uint64_t at = 0; at < BULK_LENGTH; at += BULK_BLOCK) {
+		for (uint64_t at = 0; at < length; at += BULK_BLOCK) {
 			pattern_fill(block, at);
 			if (!send_all(fd, block, BULK_BLOCK))
 				_exit(1);
@@ -152,14 +183,18 @@ static void play_echo_bulk(void)
 		shutdown(fd, SHUT_WR);
 		_exit(0);
 	}
-	for (uint64_t at = 0; good && at < BULK_LENGTH; at += BULK_BLOCK) {
+	for (uint64_t at = 0; good && at < length; at += BULK_BLOCK) {
 		pattern_fill(block, at);
 		good = receive_all(fd, back, BULK_BLOCK) && memcmp(back, block, BULK_BLOCK) == 0;
 	}
 	good = good && recv(fd, back, 1, 0) == 0;
 	good = waitpid(child, &status, 0) == child && status == 0 && good;
-	report("# echo of 64 MiB: %llu ms\n", (unsigned long long)(now_us() - start) / 1000);
-	result(good, "64 MiB echoed both ways at once, unchanged, with both half-closes");
+	report("# echo of %llu MiB: %llu ms\n", (unsigned long long)length >> 20,
+	       (unsigned long long)(now_us() - start) / 1000);
+	(void)snprintf(text, sizeof(text),
+		       "%llu MiB echoed both ways at once, unchanged, with both half-closes",
+		       (unsigned long long)length >> 20);
+	result(good, text);
 	close(fd);
 }
 
@@ -212,6 +247,8 @@ static void play_many(void)
 
 	for (int i = 0; i < STREAMS; i++) {
 		fds[i] = dial(PORT_ECHO);
+		if (fds[i] < 0)
+			report("# stream %d: %s\n", i, strerror(-fds[i]));
 		good = good && fds[i] >= 0;
 	}
 	for (int i = 0; good && i < STREAMS; i++) {
@@ -345,17 +382,7 @@ static void load_modules(void)
 
 static bool asked_for(const char *what)
 {
-	static char line[4096];
-	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	ssize_t count = read(fd, line, sizeof(line) - 1);
-	char wanted[64];
-
-	close(fd);
-	if (count < 0)
-		return false;
-	line[count] = '\0';
-	(void)snprintf(wanted, sizeof(wanted), "vsock_test=%s", what);
-	return strstr(line, wanted) != NULL;
+	return strncmp(variable("vsock_test"), what, strlen(what)) == 0;
 }
 
 int main(void)

@@ -16,7 +16,9 @@ enum test_port {
 	PORT_GUEST = 5000, /* the guest listens and echoes */
 };
 
+/* What is echoed may be more: ECHO_VARIABLE=MIB in the kernel's command line. */
 #define BULK_LENGTH (UINT64_C(64) << 20)
+#define ECHO_VARIABLE "vsock_echo"
 #define BULK_BLOCK 65536
 #define STREAMS 1000
 

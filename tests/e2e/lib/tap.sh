@@ -30,6 +30,27 @@ skip_all() { # WHY
 	exit 0
 }
 
+replay() { # NAME COMMAND...: another test, whose results become this one's
+	local name=$1 line status=0 planned=0 before=$count
+	shift
+	while IFS= read -r line; do
+		case $line in
+		"ok "*"# SKIP "*) skip "$name: $(sed 's/^ok [0-9]* - //; s/ *# SKIP.*//' <<<"$line")" "${line#*# SKIP }" ;;
+		"ok "*) ok "$name: ${line#ok * - }" 0 ;;
+		"not ok "*) ok "$name: ${line#not ok * - }" 1 ;;
+		"1.."*) planned=${line#1..} ;;
+		"replay-status "*) status=${line#replay-status } ;;
+		"" | "#"*) [ -z "$line" ] || echo "$line" ;;
+		*) echo "# $line" ;;
+		esac
+	done < <(
+		"$@" 2>&1 </dev/null
+		printf '\nreplay-status %d\n' $?
+	)
+	same "$name: ends with status 0, having run what it planned" "0 $planned" \
+		"$status $((count - before))"
+}
+
 finish() {
 	echo "1..$count"
 	exit "$failed"
