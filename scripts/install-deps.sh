@@ -12,14 +12,14 @@ packages=(
 	qemu-system-x86 liblz4-dev acpica-tools lz4 cpio fuse3 busybox-static
 	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck
 	git python3 python3-venv sqlite3 attr procps less vim-tiny expect socat strace tzdata
-	xfsprogs btrfs-progs zsh man-db groff
+	xfsprogs btrfs-progs e2fsprogs fio zsh man-db groff
 	node-llhttp nginx-light
 )
 # A distribution's node or one that the person installed otherwise; both do.
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 case "${1:-}" in
---bench) packages+=(fio sshfs openssh-sftp-server) ;;
+--bench) packages+=(sshfs openssh-sftp-server) ;;
 --kernel) packages+=(flex bison libelf-dev bc xz-utils) ;;
 "") ;;
 *)

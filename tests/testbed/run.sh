@@ -139,7 +139,7 @@ write_command() {
 	local name entry
 	# What the person has set for the tests goes along, and where things are.
 	for name in PATH HOME USER LOGNAME LANG LC_ALL TERM TZ XDG_CACHE_HOME MATCHLOCK_BUILD \
-		MATCHLOCK_LONG MATCHLOCK_TEST_TIMEOUT; do
+		MATCHLOCK_KERNEL MATCHLOCK_LONG MATCHLOCK_TEST_TIMEOUT; do
 		[ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"
 	done
 	echo 'export XDG_RUNTIME_DIR=/run/user/0 MATCHLOCK_TESTBED=1'

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Boots in a row, on one, two and four processors in turn: each comes up, answers and powers off. Ten,
+# and 200 in the long form; KVM_BOOTS sets another number.
+set -u
+# shellcheck source=tests/kvm/lib/guest.sh
+. tests/kvm/lib/guest.sh
+
+boots=${KVM_BOOTS:-10}
+[ -z "${MATCHLOCK_LONG:-}" ] || boots=${KVM_BOOTS:-200}
+good=0
+slowest=0
+began=$SECONDS
+for ((i = 0; i < boots; i++)); do
+	processors=$((1 << i % 3))
+	before=${EPOCHREALTIME/./}
+	out=$(boot --memory 256 --cpus "$processors" -- /busybox nproc)
+	milliseconds=$(((${EPOCHREALTIME/./} - before) / 1000))
+	if [ "$out" = "$processors" ] && [ "$(ending)" = "0 powered-off" ]; then
+		good=$((good + 1))
+	else
+		echo "# boot $i, $processors processors, $milliseconds ms: said \"$out\", $(ending)"
+		tail -n 20 "$work/console" "$work/vmm-log" "$work/errors" | sed 's/^/# /'
+	fi
+	[ "$milliseconds" -le "$slowest" ] || slowest=$milliseconds
+	[ $((i % 20)) -ne 19 ] || echo "# $((i + 1)) boots in $((SECONDS - began)) s"
+done
+same "$boots boots in a row" "$boots" "$good"
+echo "# $(((SECONDS - began) * 1000 / boots)) ms each, $slowest ms the slowest"
+finish
