@@ -318,7 +318,7 @@ START_TEST(a_key_may_be_escaped)
 END_TEST
 
 static const char *const hopeless[] = {
-	"{\"access_token\":\"" TOKEN,
+	("{\"access_token\":\"" TOKEN),
 	"{\"access_token\":\"line\\nbreak in a token\"}",
 	"{\"access_token\":\"caf\xc3\xa9-token-0123\"}",
 	"{\"access_token\":\"............\"}",
