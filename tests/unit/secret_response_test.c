@@ -109,7 +109,8 @@ static int receive(const char *text, size_t cut, char *output, size_t size)
 	if (result == 0)
 		result = filter->feed(filter, NULL, 0, true, &out);
 	ck_assert_uint_lt(byte_buffer_length(&out), size);
-	memcpy(output, byte_buffer_front(&out), byte_buffer_length(&out));
+	if (byte_buffer_length(&out) > 0)
+		memcpy(output, byte_buffer_front(&out), byte_buffer_length(&out));
 	output[byte_buffer_length(&out)] = '\0';
 	byte_buffer_release(&out);
 	return result;
