@@ -1,0 +1,225 @@
+#include "proxy/stream.h"
+
+#include "base/checked.h"
+#include "proxy/tls.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define READ_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
+
+static void on_events(struct event_source *source, uint32_t events)
+{
+	struct stream *stream = (struct stream *)source;
+
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		stream->can_read = true;
+	stream->ready(stream);
+}
+
+int stream_init(struct stream *stream, struct event_loop *loop, int fd,
+		void (*ready)(struct stream *stream))
+{
+	int error;
+
+	*stream = (struct stream){
+		.source = { .ready = on_events, .fd = fd },
+		.loop = loop,
+		.ready = ready,
+		.can_read = true,
+	};
+	error = event_loop_add(loop, &stream->source, READ_EVENTS);
+	if (error) {
+		close(fd);
+		stream->source.fd = -1;
+	}
+	return error;
+}
+
+void stream_set_tls(struct stream *stream, SSL *ssl)
+{
+	stream->ssl = ssl;
+	stream->can_read = true;
+}
+
+int stream_fd(const struct stream *stream)
+{
+	return stream->source.fd;
+}
+
+void stream_release(struct stream *stream)
+{
+	if (!stream->loop || stream->source.fd < 0)
+		return;
+	event_loop_remove(stream->loop, &stream->source);
+	tls_end(stream->ssl);
+	stream->ssl = NULL;
+	close(stream->source.fd);
+	stream->source.fd = -1;
+	stream->failed = true;
+}
+
+void stream_reset(struct stream *stream)
+{
+	const struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
+
+	/* Fails on what is no TCP, where closing with unread bytes says the same. */
+	(void)setsockopt(stream->source.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	stream_release(stream);
+}
+
+static int await_write(struct stream *stream, bool wanted)
+{
+	if (stream->awaits_write == wanted)
+		return 0;
+	stream->awaits_write = wanted;
+	return event_loop_modify(stream->loop, &stream->source,
+				 READ_EVENTS | (wanted ? EPOLLOUT : 0));
+}
+
+/* What a failed call of the library comes to; `result` is what it returned. */
+static int tls_error(struct stream *stream, int result)
+{
+	int saved = errno;
+	int error = SSL_get_error(stream->ssl, result);
+
+	switch (error) {
+	case SSL_ERROR_WANT_READ:
+		stream->can_read = false;
+		return -EAGAIN;
+	case SSL_ERROR_WANT_WRITE:
+		return await_write(stream, true) < 0 ? -EIO : -EAGAIN;
+	case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+		return -EINPROGRESS;
+	case SSL_ERROR_ZERO_RETURN:
+		stream->read_ended = true;
+		return 0;
+	default:
+		stream->failed = true;
+		return error == SSL_ERROR_SYSCALL && saved == ECONNRESET ? -ECONNRESET : -EPROTO;
+	}
+}
+
+int stream_handshake(struct stream *stream)
+{
+	int result;
+
+	if (!stream->ssl || SSL_is_init_finished(stream->ssl))
+		return 0;
+	if (stream->failed)
+		return -EPROTO;
+	ERR_clear_error();
+	errno = 0;
+	result = SSL_do_handshake(stream->ssl);
+	if (result == 1) {
+		/* What came with the last flight is in the library already. */
+		stream->can_read = true;
+		return await_write(stream, false);
+	}
+	result = tls_error(stream, result);
+	return result ? result : -ECONNRESET;
+}
+
+static ssize_t plain_read(struct stream *stream, void *buffer, size_t length)
+{
+	ssize_t count;
+
+	do {
+		count = recv(stream->source.fd, buffer, length, 0);
+	} while (count < 0 && errno == EINTR);
+	if (count == 0)
+		stream->read_ended = true;
+	if (count >= 0)
+		return count;
+	if (errno == EAGAIN) {
+		stream->can_read = false;
+		return -EAGAIN;
+	}
+	stream->failed = true;
+	return -errno;
+}
+
+ssize_t stream_read(struct stream *stream, void *buffer, size_t length)
+{
+	size_t count;
+	int result;
+
+	if (stream->failed)
+		return -EPIPE;
+	if (stream->read_ended)
+		return 0;
+	if (!stream->ssl)
+		return plain_read(stream, buffer, length);
+	ERR_clear_error();
+	errno = 0;
+	result = SSL_read_ex(stream->ssl, buffer, length, &count);
+	if (result == 1)
+		return (ssize_t)count;
+	return tls_error(stream, result);
+}
+
+static ssize_t plain_write(struct stream *stream, const void *data, size_t length)
+{
+	ssize_t count;
+
+	do {
+		count = send(stream->source.fd, data, length, MSG_NOSIGNAL);
+	} while (count < 0 && errno == EINTR);
+	if (count > 0)
+		return count;
+	if (count == 0 || errno == EAGAIN)
+		return await_write(stream, true) < 0 ? -EIO : -EAGAIN;
+	stream->failed = true;
+	return -errno;
+}
+
+ssize_t stream_write(struct stream *stream, const void *data, size_t length)
+{
+	size_t count = 0;
+	ssize_t result;
+
+	if (stream->failed || stream->write_ended)
+		return -EPIPE;
+	if (!stream->ssl) {
+		result = plain_write(stream, data, length);
+	} else {
+		ERR_clear_error();
+		errno = 0;
+		result = SSL_write_ex(stream->ssl, data, length, &count);
+		result = result == 1 ? (ssize_t)count : tls_error(stream, (int)result);
+		if (result == 0)
+			result = -EPIPE;
+	}
+	if (result > 0 && stream->awaits_write)
+		(void)await_write(stream, false);
+	return result;
+}
+
+void stream_end_write(struct stream *stream)
+{
+	if (stream->failed || stream->write_ended)
+		return;
+	stream->write_ended = true;
+	if (stream->ssl) {
+		ERR_clear_error();
+		(void)SSL_shutdown(stream->ssl);
+	}
+	(void)shutdown(stream->source.fd, SHUT_WR);
+}
+
+void stream_poke(struct stream *stream)
+{
+	/* A change of what is asked for brings the edge once more, and there is room to write. */
+	if (stream->source.fd >= 0) {
+		stream->awaits_write = true;
+		(void)event_loop_modify(stream->loop, &stream->source, READ_EVENTS | EPOLLOUT);
+	}
+}
+
+bool stream_can_read(const struct stream *stream)
+{
+	return stream->can_read && !stream->read_ended && !stream->failed;
+}
