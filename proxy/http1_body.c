@@ -168,6 +168,15 @@ static ssize_t decode_trailers(struct http1_body *body, const uint8_t *data, siz
 
 /* ---- all ------------------------------------------------------------------------------------ */
 
+void http1_body_count(struct http1_body *body, size_t length)
+{
+	if (body->state != HTTP1_BODY_DATA)
+		return;
+	body->remaining -= length;
+	if (body->remaining == 0)
+		body->state = body->is_chunked ? HTTP1_BODY_CHUNK_END : HTTP1_BODY_ENDED;
+}
+
 static ssize_t decode_data(struct http1_body *body, const uint8_t *data, size_t length,
 			   struct byte_buffer *out, const char **ret_problem)
 {
@@ -179,11 +188,7 @@ static ssize_t decode_data(struct http1_body *body, const uint8_t *data, size_t 
 		*ret_problem = "out of memory";
 		return -ENOMEM;
 	}
-	if (body->state == HTTP1_BODY_DATA) {
-		body->remaining -= taken;
-		if (body->remaining == 0)
-			body->state = body->is_chunked ? HTTP1_BODY_CHUNK_END : HTTP1_BODY_ENDED;
-	}
+	http1_body_count(body, taken);
 	return (ssize_t)taken;
 }
 

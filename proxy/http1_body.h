@@ -46,6 +46,10 @@ void http1_body_release(struct http1_body *body);
 ssize_t http1_body_decode(struct http1_body *body, const uint8_t *data, size_t length,
 			  struct byte_buffer *out, const char **ret_problem);
 
+/* Counts `length` bytes, at least one and not beyond the body, that came without framing and went
+ * where they belong without passing through here; in the states DATA and UNTIL_CLOSE. */
+void http1_body_count(struct http1_body *body, size_t length);
+
 /* The connection ended: true when the body may end there, and it has. */
 bool http1_body_close(struct http1_body *body);
 

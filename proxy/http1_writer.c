@@ -45,27 +45,27 @@ static void put_fields(struct cursor *cursor, const struct http_head *head)
 	}
 }
 
-static void put_connection(struct cursor *cursor, const struct http1_connection *connection)
+static void put_connection(struct cursor *cursor, const struct http1_options *options)
 {
 	char line[64];
 
-	if (connection->framing.kind == HTTP_FRAMING_CHUNKED) {
+	if (options->framing.kind == HTTP_FRAMING_CHUNKED) {
 		put_text(cursor, "Transfer-Encoding: chunked\r\n");
-	} else if (connection->framing.has_length) {
+	} else if (options->framing.has_length) {
 		snprintf(line, sizeof(line), "Content-Length: %" PRIu64 "\r\n",
-			 connection->framing.length);
+			 options->framing.length);
 		put_text(cursor, line);
 	}
-	if (connection->upgrade) {
+	if (options->upgrade) {
 		put_text(cursor, "Connection: Upgrade\r\nUpgrade: ");
-		put_text(cursor, connection->upgrade);
+		put_text(cursor, options->upgrade);
 		put_text(cursor, "\r\n");
-	} else if (connection->accepts_trailers) {
+	} else if (options->accepts_trailers) {
 		put_text(cursor, "TE: trailers\r\nConnection: TE");
-		put_text(cursor, connection->closes ? ", close\r\n" : "\r\n");
-	} else if (connection->closes) {
+		put_text(cursor, options->closes ? ", close\r\n" : "\r\n");
+	} else if (options->closes) {
 		put_text(cursor, "Connection: close\r\n");
-	} else if (connection->is_old) {
+	} else if (options->is_old) {
 		put_text(cursor, "Connection: keep-alive\r\n");
 	}
 }
@@ -84,7 +84,7 @@ static int begin(struct byte_buffer *out, const struct http_head *head, struct c
 }
 
 int http1_write_request(struct byte_buffer *out, const struct http_head *head,
-			const struct http1_connection *connection)
+			const struct http1_options *options)
 {
 	struct http_text method = http_head_method(head);
 	struct http_text path = http_head_path(head);
@@ -99,14 +99,14 @@ int http1_write_request(struct byte_buffer *out, const struct http_head *head,
 	put_text(&cursor, " HTTP/1.1\r\n");
 	put_field(&cursor, (struct http_text){ "Host", 4 }, http_head_authority(head));
 	put_fields(&cursor, head);
-	put_connection(&cursor, connection);
+	put_connection(&cursor, options);
 	put_text(&cursor, "\r\n");
 	byte_buffer_commit(out, cursor.length);
 	return 0;
 }
 
 int http1_write_response(struct byte_buffer *out, const struct http_head *head,
-			 const struct http1_connection *connection)
+			 const struct http1_options *options)
 {
 	unsigned status = http_head_status(head);
 	char line[64];
@@ -118,7 +118,7 @@ int http1_write_response(struct byte_buffer *out, const struct http_head *head,
 	snprintf(line, sizeof(line), "HTTP/1.1 %03u %s\r\n", status, http_reason(status));
 	put_text(&cursor, line);
 	put_fields(&cursor, head);
-	put_connection(&cursor, connection);
+	put_connection(&cursor, options);
 	put_text(&cursor, "\r\n");
 	byte_buffer_commit(out, cursor.length);
 	return 0;

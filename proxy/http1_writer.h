@@ -18,7 +18,7 @@
 
 /* What the writer adds to a head that has no connection fields (http_head_drop_connection_fields).
  */
-struct http1_connection {
+struct http1_options {
 	struct http_framing framing;
 	bool closes;	       /* Connection: close */
 	bool is_old;	       /* the peer speaks HTTP/1.0: say keep-alive where it stays open */
@@ -29,9 +29,9 @@ struct http1_connection {
 /* Each appends everything or nothing: 0, -ENOBUFS or -ENOMEM. A request is written in origin-form,
  * with its authority as the Host. */
 int http1_write_request(struct byte_buffer *out, const struct http_head *head,
-			const struct http1_connection *connection);
+			const struct http1_options *options);
 int http1_write_response(struct byte_buffer *out, const struct http_head *head,
-			 const struct http1_connection *connection);
+			 const struct http1_options *options);
 /* One chunk around `length` > 0 bytes. */
 int http1_write_chunk(struct byte_buffer *out, const uint8_t *data, size_t length);
 /* The last chunk; `trailers` may be NULL. */

@@ -228,7 +228,7 @@ static bool is_method(const struct http_head *head, const char *method)
 static void write_anew(enum http1_kind kind, struct http_head *head,
 		       const struct http1_message *message, const struct seen *seen)
 {
-	struct http1_connection connection = { .framing = message->framing };
+	struct http1_options connection = { .framing = message->framing };
 	struct http_head *again = http_head_new();
 	struct http1_message message_again;
 	struct seen seen_again = { 0 };

@@ -403,7 +403,7 @@ START_TEST(messages_are_written_anew)
 				   "Expect: 100-continue\r\nTE: trailers\r\n\r\n";
 	struct http_head *head = http_head_new();
 	struct http1_message message;
-	struct http1_connection connection = { .closes = false };
+	struct http1_options connection = { .closes = false };
 	struct byte_buffer out;
 	const char *problem = "";
 
@@ -424,7 +424,7 @@ START_TEST(messages_are_written_anew)
 	http_head_clear(head);
 	http_head_set_status(head, 404);
 	ck_assert_int_eq(http_head_add(head, "A", 1, "b", 1), 0);
-	connection = (struct http1_connection){ .framing = { .has_length = true }, .is_old = true };
+	connection = (struct http1_options){ .framing = { .has_length = true }, .is_old = true };
 	ck_assert_int_eq(http1_write_response(&out, head, &connection), 0);
 	must_have_written(&out, "HTTP/1.1 404 Not Found\r\nA: b\r\nContent-Length: 0\r\n"
 				"Connection: keep-alive\r\n\r\n");
@@ -441,7 +441,7 @@ END_TEST
 START_TEST(a_full_buffer_gets_nothing)
 {
 	struct http_head *head = http_head_new();
-	struct http1_connection connection = { 0 };
+	struct http1_options connection = { 0 };
 	struct byte_buffer out;
 
 	byte_buffer_init(&out, 64);

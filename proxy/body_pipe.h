@@ -1,0 +1,39 @@
+/*
+ * Moves a message's body from the leg that receives it to the leg that sends it, through a filter
+ * if there is one, in bounded memory and without holding anything back.
+ */
+#ifndef PROXY_BODY_PIPE_H
+#define PROXY_BODY_PIPE_H
+
+#include "proxy/body_filter.h"
+#include "proxy/byte_buffer.h"
+#include "proxy/http_leg.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum body_pipe_state {
+	BODY_PIPE_OPEN,
+	BODY_PIPE_ENDED,	 /* all of it is with the sending leg, its end included */
+	BODY_PIPE_BLOCKED,	 /* the filter does not let it go on */
+	BODY_PIPE_SOURCE_FAILED, /* the receiving leg's `problem` says why */
+	BODY_PIPE_SINK_FAILED,
+};
+
+struct body_pipe {
+	struct byte_buffer raw; /* before the filter; unused without one */
+	struct byte_buffer out;
+	struct body_filter *filter; /* owned; set before the first move, or NULL */
+	bool filter_ended;
+	enum body_pipe_state state;
+	uint64_t moved; /* bytes given to the sending leg */
+};
+
+void body_pipe_init(struct body_pipe *pipe);
+void body_pipe_release(struct body_pipe *pipe);
+
+/* Moves what can be moved now; the state says how far it came. After a fair share it stops and sees
+ * to it that the receiving leg's `changed` is called again. */
+void body_pipe_move(struct body_pipe *pipe, struct http_leg *from, struct http_leg *to);
+
+#endif

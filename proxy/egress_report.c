@@ -1,0 +1,131 @@
+#include "proxy/egress_report.h"
+
+#include "wire/audit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define COMPONENT "proxy"
+
+struct egress_report {
+	int fd; /* not owned */
+	bool failed;
+	struct audit_event event;
+};
+
+struct egress_report *egress_report_new(int audit_fd)
+{
+	struct egress_report *report = calloc(1, sizeof(*report));
+
+	if (report)
+		report->fd = audit_fd;
+	return report;
+}
+
+void egress_report_free(struct egress_report *report)
+{
+	free(report);
+}
+
+bool egress_report_has_failed(const struct egress_report *report)
+{
+	return report->failed;
+}
+
+/* The socket is a blocking one: a log that is behind slows the broker, and loses nothing. */
+static void send_event(struct egress_report *report)
+{
+	const void *data;
+	size_t length;
+	ssize_t sent;
+
+	if (report->fd < 0 || report->failed)
+		return;
+	if (!audit_event_finish(&report->event, &data, &length)) {
+		report->failed = true;
+		return;
+	}
+	do {
+		sent = send(report->fd, data, length, MSG_NOSIGNAL);
+	} while (sent < 0 && errno == EINTR);
+	report->failed = sent < 0;
+}
+
+static void put_address(struct egress_report *report, const struct ip_address *address)
+{
+	char text[IP_ADDRESS_TEXT_MAX];
+
+	if (!address || address->family == 0)
+		return;
+	ip_address_text(address, text);
+	audit_event_text(&report->event, AUDIT_FIELD_ADDRESS, text);
+}
+
+static void put_target(struct egress_report *report, const struct egress_entry *entry)
+{
+	struct audit_event *event = &report->event;
+
+	audit_event_text(event, AUDIT_FIELD_HOST, entry->host);
+	audit_event_number(event, AUDIT_FIELD_PORT, entry->port);
+	put_address(report, entry->address);
+	audit_event_text(event, AUDIT_FIELD_PROTOCOL, entry->protocol);
+}
+
+static void put_outcome(struct egress_report *report, const struct egress_entry *entry)
+{
+	struct audit_event *event = &report->event;
+
+	audit_event_text(event, AUDIT_FIELD_REASON, entry->reason);
+	audit_event_number(event, AUDIT_FIELD_SENT, entry->sent);
+	audit_event_number(event, AUDIT_FIELD_RECEIVED, entry->received);
+	audit_event_number(event, AUDIT_FIELD_DURATION_NS, entry->duration_ns);
+	audit_event_text(event, AUDIT_FIELD_RULE, entry->rule);
+}
+
+void egress_report_jail(struct egress_report *report, const char *detail)
+{
+	audit_event_begin(&report->event, AUDIT_JAIL);
+	audit_event_text(&report->event, AUDIT_FIELD_COMPONENT, COMPONENT);
+	audit_event_text(&report->event, AUDIT_FIELD_DETAIL, detail);
+	send_event(report);
+}
+
+void egress_report_request(struct egress_report *report, const struct egress_entry *entry)
+{
+	audit_event_begin(&report->event, AUDIT_REQUEST);
+	put_target(report, entry);
+	audit_event_text(&report->event, AUDIT_FIELD_METHOD, entry->method);
+	audit_event_text(&report->event, AUDIT_FIELD_PATH, entry->path);
+	if (entry->status > 0)
+		audit_event_number(&report->event, AUDIT_FIELD_STATUS, entry->status);
+	put_outcome(report, entry);
+	audit_event_text(&report->event, AUDIT_FIELD_SECRETS, entry->secrets);
+	send_event(report);
+}
+
+void egress_report_denial(struct egress_report *report, const struct egress_entry *entry)
+{
+	struct audit_event *event = &report->event;
+
+	audit_event_begin(event, AUDIT_DENIAL);
+	audit_event_text(event, AUDIT_FIELD_OPERATION, entry->operation);
+	put_target(report, entry);
+	audit_event_text(event, AUDIT_FIELD_METHOD, entry->method);
+	audit_event_text(event, AUDIT_FIELD_PATH, entry->path);
+	audit_event_text(event, AUDIT_FIELD_RULE, entry->rule);
+	audit_event_text(event, AUDIT_FIELD_REASON, entry->reason);
+	audit_event_text(event, AUDIT_FIELD_HINT, entry->hint);
+	audit_event_number(event, AUDIT_FIELD_SENT, entry->sent);
+	audit_event_text(event, AUDIT_FIELD_SECRETS, entry->secrets);
+	send_event(report);
+}
+
+void egress_report_connection(struct egress_report *report, const struct egress_entry *entry)
+{
+	audit_event_begin(&report->event, AUDIT_CONNECTION);
+	audit_event_text(&report->event, AUDIT_FIELD_OPERATION, entry->operation);
+	put_target(report, entry);
+	put_outcome(report, entry);
+	send_event(report);
+}

@@ -1,0 +1,525 @@
+#include "proxy/exchange.h"
+
+#include "base/checked.h"
+#include "proxy/answer.h"
+#include "proxy/body_pipe.h"
+#include "proxy/egress_report.h"
+#include "proxy/request_check.h"
+#include "proxy/tls.h"
+#include "proxy/websocket.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Theory of operation. Everything happens in exchange_turn(), which looks at both legs and moves
+ * what can be moved; it is called whenever either leg changed, and may be called at any time. The
+ * states follow each other in this order; ANSWERING replaces what has not begun yet.
+ *
+ *	NEW		the guest's head is complete and not looked at
+ *	CONNECTING	waits for a server's connection
+ *	RELAYING	the request was begun; the response may have been
+ *	OVER		the turn ends with `done`
+ *
+ * A server closes idle connections when it likes. When one that was used before ends without a byte
+ * of answer, a request without a body is sent once more on a new one: the server has not seen it,
+ * or would have answered.
+ */
+enum exchange_state {
+	EXCHANGE_NEW,
+	EXCHANGE_CONNECTING,
+	EXCHANGE_RELAYING,
+	EXCHANGE_OVER,
+};
+
+#define PATH_LOGGED_MAX 2048u
+
+struct exchange {
+	const struct services *services;
+	const struct exchange_origin *origin;
+	struct http_leg *guest;
+	struct upstream *upstream;
+	bool is_connecting; /* `upstream` is not ours to use yet */
+	bool was_retried;
+	bool response_begun;
+	bool is_reported;
+	bool expects_continue;
+	bool is_websocket;
+	bool is_head;
+	char accept[WEBSOCKET_ACCEPT_SIZE];
+	enum exchange_state state;
+	struct body_pipe request;
+	struct body_pipe response;
+	exchange_done *done; /* NULL once it was called */
+	void *context;
+	enum exchange_outcome outcome;
+	/* For the log and for answers. */
+	char method[HTTP_METHOD_LOGGED_MAX + 1];
+	char path[PATH_LOGGED_MAX + 1];
+	struct request_verdict verdict;
+	unsigned status;
+	const char *problem; /* a code: why it went wrong */
+	struct ip_address address;
+	uint64_t started_ns;
+};
+
+/* ---- the log -------------------------------------------------------------------------------- */
+
+static void tell(struct exchange *exchange, const char *reason, bool is_denial, const char *hint)
+{
+	const struct request_verdict *verdict = &exchange->verdict;
+	struct egress_entry entry = {
+		.operation = "request",
+		.host = exchange->origin->name.text,
+		.port = exchange->origin->port,
+		.address = exchange->address.family ? &exchange->address : NULL,
+		.protocol = exchange->origin->is_tls ? "https" : "http",
+		.method = exchange->method,
+		.path = exchange->path,
+		.status = exchange->status,
+		.reason = reason,
+		.rule = verdict->rule[0] ? verdict->rule : NULL,
+		.hint = hint,
+		.secrets = verdict->secrets[0] ? verdict->secrets : NULL,
+		.sent = exchange->request.moved,
+		.received = exchange->response.moved,
+		.duration_ns = services_now_ns() - exchange->started_ns,
+	};
+
+	if (exchange->is_reported)
+		return;
+	exchange->is_reported = true;
+	if (is_denial)
+		egress_report_denial(exchange->services->report, &entry);
+	else
+		egress_report_request(exchange->services->report, &entry);
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static void drop_upstream(struct exchange *exchange)
+{
+	if (!exchange->upstream)
+		return;
+	if (exchange->is_connecting)
+		upstream_cancel(exchange->upstream);
+	else
+		upstream_release(exchange->upstream);
+	exchange->upstream = NULL;
+	exchange->is_connecting = false;
+}
+
+static void finish(struct exchange *exchange, enum exchange_outcome outcome)
+{
+	tell(exchange, exchange->problem, false, NULL);
+	exchange->state = EXCHANGE_OVER;
+	exchange->outcome = outcome;
+	if (outcome != EXCHANGE_UPGRADED)
+		drop_upstream(exchange);
+}
+
+static void cut(struct exchange *exchange, const char *problem)
+{
+	exchange->problem = problem;
+	finish(exchange, EXCHANGE_CUT);
+}
+
+static int send_answer(struct exchange *exchange, struct http_head *head,
+		       const struct byte_buffer *body)
+{
+	struct http_leg *guest = exchange->guest;
+	struct http_framing framing = {
+		.kind = exchange->is_head ? HTTP_FRAMING_NONE : HTTP_FRAMING_LENGTH,
+		.has_length = true,
+		.length = byte_buffer_length(body),
+	};
+	int error;
+
+	/* What the guest has yet to send of its request will not be read. */
+	guest->closes = guest->receiving != HTTP_RECEIVING_ENDED;
+	error = guest->ops->send_head(guest, head, &framing);
+	if (error || exchange->is_head)
+		return error;
+	if (guest->ops->room(guest) < byte_buffer_length(body))
+		return -ENOBUFS;
+	error = guest->ops->send_body(guest, byte_buffer_front(body), byte_buffer_length(body));
+	return error ? error : guest->ops->send_end(guest, NULL);
+}
+
+/* Answers in the broker's own name; nothing of a response may have been begun. */
+static void answer(struct exchange *exchange, unsigned status, bool is_denial, const char *reason,
+		   const char *hint)
+{
+	const struct answer contents = {
+		.status = status,
+		.is_denial = is_denial,
+		.reason = reason,
+		.host = exchange->origin->name.text,
+		.method = { exchange->method, strlen(exchange->method) },
+		.path = { exchange->path, strlen(exchange->path) },
+		.rule = exchange->verdict.rule[0] ? exchange->verdict.rule : NULL,
+		.hint = hint,
+	};
+	struct http_head *head = http_head_new();
+	struct byte_buffer body;
+	int error = -ENOMEM;
+
+	byte_buffer_init(&body, ANSWER_BODY_MAX);
+	exchange->status = status;
+	exchange->response_begun = true;
+	tell(exchange, reason, is_denial, hint);
+	if (head)
+		error = answer_make(&contents, head, &body);
+	if (!error)
+		error = send_answer(exchange, head, &body);
+	http_head_free(head);
+	byte_buffer_release(&body);
+	finish(exchange, error ? EXCHANGE_CUT : EXCHANGE_DONE);
+}
+
+static void refuse(struct exchange *exchange)
+{
+	const struct request_verdict *verdict = &exchange->verdict;
+
+	answer(exchange, verdict->status, verdict->is_denial, verdict->reason, verdict->hint);
+}
+
+/* ---- the server's connection ---------------------------------------------------------------- */
+
+static void on_server_changed(struct http_leg *leg)
+{
+	exchange_turn(leg->user);
+}
+
+/* The request's head, on a connection that is ours. */
+static void begin_request(struct exchange *exchange)
+{
+	struct http_leg *server = upstream_begin(exchange->upstream);
+	struct http_leg *guest = exchange->guest;
+
+	exchange->state = EXCHANGE_RELAYING;
+	exchange->address = *upstream_address(exchange->upstream);
+	server->user = exchange;
+	server->changed = on_server_changed;
+	server->upgrade = exchange->is_websocket ? "websocket" : NULL;
+	/* A failure shows as one of the pipe or of the answer. */
+	(void)server->ops->send_head(server, guest->head, &guest->framing);
+	if (guest->framing.kind == HTTP_FRAMING_NONE)
+		exchange->request.state = BODY_PIPE_ENDED;
+}
+
+static void on_connected(void *context, struct upstream *upstream,
+			 const struct upstream_failure *failure)
+{
+	struct exchange *exchange = context;
+
+	exchange->upstream = upstream;
+	exchange->is_connecting = false;
+	if (upstream)
+		begin_request(exchange);
+	else if (strcmp(failure->reason, "address_blocked") == 0)
+		answer(exchange, 403, true, failure->reason, failure->detail);
+	else
+		answer(exchange, strcmp(failure->reason, "connect_timeout") == 0 ? 504 : 502, false,
+		       failure->reason, failure->detail);
+	exchange_turn(exchange);
+}
+
+static void find_upstream(struct exchange *exchange)
+{
+	struct upstream_target target = {
+		.name = exchange->origin->name,
+		.port = exchange->origin->port,
+		.is_tls = exchange->origin->is_tls,
+		.protocols = TLS_PROTOCOL_HTTP1,
+	};
+	struct upstream_pool *pool = exchange->services->upstreams;
+
+	exchange->state = EXCHANGE_CONNECTING;
+	if (!exchange->upstream && !exchange->was_retried)
+		exchange->upstream = upstream_take_idle(pool, &target);
+	if (exchange->upstream) {
+		begin_request(exchange);
+		return;
+	}
+	if (upstream_connect(pool, &target, on_connected, exchange, &exchange->upstream) < 0) {
+		answer(exchange, 503, false, "too_many_connections",
+		       "the broker has no resources left for another connection");
+		return;
+	}
+	exchange->is_connecting = true;
+}
+
+/* ---- the request ---------------------------------------------------------------------------- */
+
+static void note(struct exchange *exchange)
+{
+	struct http_text method = http_head_method(exchange->guest->head);
+	struct http_text path = http_head_path(exchange->guest->head);
+	const char *query = memchr(path.data, '?', path.length);
+
+	if (query)
+		path.length = (size_t)(query - path.data);
+	snprintf(exchange->method, sizeof(exchange->method), "%.*s", (int)method.length,
+		 method.data);
+	snprintf(exchange->path, sizeof(exchange->path), "%.*s",
+		 (int)MIN_OF(path.length, PATH_LOGGED_MAX), path.data);
+	exchange->is_head = http_text_is_exactly(method, "HEAD");
+}
+
+/* The head as the server is to get it. */
+static int prepare_head(struct exchange *exchange)
+{
+	struct http_head *head = exchange->guest->head;
+
+	exchange->is_websocket = exchange->guest->framing.kind == HTTP_FRAMING_NONE &&
+				 !exchange->guest->is_old &&
+				 websocket_is_request(head, exchange->accept);
+	http_head_drop_connection_fields(head);
+	if (exchange->expects_continue)
+		return http_head_add(head, "Expect", 6, "100-continue", 12);
+	return 0;
+}
+
+static void begin(struct exchange *exchange)
+{
+	struct http_leg *guest = exchange->guest;
+	ssize_t expect = http_head_find(guest->head, "expect", 0);
+
+	note(exchange);
+	request_check(exchange->services, exchange->origin, guest, &exchange->verdict);
+	if (!exchange->verdict.is_allowed) {
+		refuse(exchange);
+		return;
+	}
+	if (expect >= 0 && !guest->is_old) {
+		if (!http_text_is(http_head_field(guest->head, (size_t)expect).value,
+				  "100-continue")) {
+			answer(exchange, 417, false, "expectation_unknown",
+			       "only 100-continue can be expected");
+			return;
+		}
+		exchange->expects_continue = guest->framing.kind != HTTP_FRAMING_NONE;
+	}
+	if (prepare_head(exchange) < 0) {
+		answer(exchange, 431, false, "head_too_large", "the head has no room left");
+		return;
+	}
+	find_upstream(exchange);
+}
+
+/* False when the exchange is over. */
+static bool relay_request(struct exchange *exchange, struct http_leg *server)
+{
+	struct body_pipe *pipe = &exchange->request;
+
+	body_pipe_move(pipe, exchange->guest, server);
+	switch (pipe->state) {
+	case BODY_PIPE_OPEN:
+	case BODY_PIPE_ENDED:
+	/* The server may have answered before it stopped reading. */
+	case BODY_PIPE_SINK_FAILED:
+		return true;
+	case BODY_PIPE_BLOCKED:
+		if (exchange->response_begun)
+			cut(exchange, "body_blocked");
+		else
+			answer(exchange, 403, true, "body_blocked",
+			       "the body holds a placeholder that may not go there");
+		return false;
+	case BODY_PIPE_SOURCE_FAILED:
+		if (exchange->response_begun)
+			cut(exchange, "request_broken");
+		else
+			answer(exchange, 400, false, "request_broken", exchange->guest->problem);
+		return false;
+	}
+	return true;
+}
+
+/* ---- the response --------------------------------------------------------------------------- */
+
+/* The server's leg failed before a response was begun. */
+static void on_server_failure(struct exchange *exchange, struct http_leg *server)
+{
+	bool can_repeat = upstream_was_used(exchange->upstream) &&
+			  !upstream_has_answered(exchange->upstream) && !exchange->was_retried &&
+			  exchange->guest->framing.kind == HTTP_FRAMING_NONE;
+	const char *problem = server->problem;
+
+	if (!can_repeat) {
+		answer(exchange, 502, false, "upstream_broken", problem);
+		return;
+	}
+	exchange->was_retried = true;
+	drop_upstream(exchange);
+	find_upstream(exchange);
+}
+
+static void upgrade(struct exchange *exchange, struct http_leg *server)
+{
+	struct http_leg *guest = exchange->guest;
+	const struct http_framing none = { .kind = HTTP_FRAMING_NONE };
+
+	if (!exchange->is_websocket || !websocket_is_accepted(server->head, exchange->accept)) {
+		answer(exchange, 502, false, "upgrade_refused",
+		       "the server switched protocols and was not asked to, or not rightly");
+		return;
+	}
+	exchange->status = 101;
+	http_head_drop_connection_fields(server->head);
+	guest->upgrade = "websocket";
+	if (guest->ops->send_head(guest, server->head, &none) < 0)
+		finish(exchange, EXCHANGE_CUT);
+	else
+		finish(exchange, EXCHANGE_UPGRADED);
+}
+
+/* Interim responses go on to whoever can read them (RFC 9110 section 15.2). */
+static void relay_interim(struct exchange *exchange, struct http_leg *server)
+{
+	struct http_leg *guest = exchange->guest;
+	const struct http_framing none = { .kind = HTTP_FRAMING_NONE };
+
+	if (!guest->is_old) {
+		http_head_drop_connection_fields(server->head);
+		(void)guest->ops->send_head(guest, server->head, &none);
+	}
+	server->ops->skip_head(server);
+}
+
+/* A server that goes on and on with interim responses. */
+#define INTERIM_MAX 16
+
+/* False when there is no final head yet, or the exchange is over. */
+static bool begin_response(struct exchange *exchange, struct http_leg *server)
+{
+	struct http_leg *guest = exchange->guest;
+
+	for (int i = 0; server->receiving == HTTP_RECEIVING_ENDED &&
+			http_head_status(server->head) < 200 && i < INTERIM_MAX;
+	     i++) {
+		if (http_head_status(server->head) == 101) {
+			upgrade(exchange, server);
+			return false;
+		}
+		relay_interim(exchange, server);
+	}
+	if (server->receiving == HTTP_RECEIVING_HEAD)
+		return false;
+	if (server->receiving == HTTP_RECEIVING_FAILED) {
+		on_server_failure(exchange, server);
+		return false;
+	}
+	if (http_head_status(server->head) < 200) {
+		answer(exchange, 502, false, "upstream_broken", "too many interim responses");
+		return false;
+	}
+	exchange->status = http_head_status(server->head);
+	http_head_drop_connection_fields(server->head);
+	http_head_remove_all(server->head, "alt-svc");
+	/* A response before the request's end: what is still to come of that is not read. */
+	guest->closes = exchange->request.state != BODY_PIPE_ENDED && exchange->status >= 400;
+	exchange->response_begun = true;
+	if (guest->ops->send_head(guest, server->head, &server->framing) < 0) {
+		cut(exchange, "guest_gone");
+		return false;
+	}
+	if (server->framing.kind == HTTP_FRAMING_NONE)
+		exchange->response.state = BODY_PIPE_ENDED;
+	return true;
+}
+
+static void relay_response(struct exchange *exchange, struct http_leg *server)
+{
+	if (!exchange->response_begun && !begin_response(exchange, server))
+		return;
+	body_pipe_move(&exchange->response, server, exchange->guest);
+	switch (exchange->response.state) {
+	case BODY_PIPE_OPEN:
+		break;
+	case BODY_PIPE_ENDED:
+		finish(exchange, EXCHANGE_DONE);
+		break;
+	case BODY_PIPE_SOURCE_FAILED:
+		cut(exchange, "upstream_broken");
+		break;
+	case BODY_PIPE_BLOCKED:
+	case BODY_PIPE_SINK_FAILED:
+		cut(exchange, "guest_gone");
+		break;
+	}
+}
+
+static void relay(struct exchange *exchange)
+{
+	struct http_leg *server = upstream_leg(exchange->upstream);
+
+	if (!relay_request(exchange, server))
+		return;
+	(void)server->ops->flush(server);
+	relay_response(exchange, server);
+	/* Nothing is held back for more to come. */
+	(void)exchange->guest->ops->flush(exchange->guest);
+}
+
+/* ---- lifetime ------------------------------------------------------------------------------- */
+
+struct exchange *exchange_new(const struct services *services, const struct exchange_origin *origin,
+			      struct http_leg *guest, exchange_done *done, void *context)
+{
+	struct exchange *exchange = calloc(1, sizeof(*exchange));
+
+	if (!exchange)
+		return NULL;
+	exchange->services = services;
+	exchange->origin = origin;
+	exchange->guest = guest;
+	exchange->done = done;
+	exchange->context = context;
+	exchange->started_ns = services_now_ns();
+	body_pipe_init(&exchange->request);
+	body_pipe_init(&exchange->response);
+	return exchange;
+}
+
+void exchange_free(struct exchange *exchange)
+{
+	if (!exchange)
+		return;
+	if (exchange->state != EXCHANGE_NEW)
+		tell(exchange, "guest_gone", false, NULL);
+	drop_upstream(exchange);
+	body_pipe_release(&exchange->request);
+	body_pipe_release(&exchange->response);
+	free(exchange);
+}
+
+void exchange_turn(struct exchange *exchange)
+{
+	exchange_done *done = exchange->done;
+
+	if (exchange->state == EXCHANGE_NEW)
+		begin(exchange);
+	if (exchange->state == EXCHANGE_RELAYING)
+		relay(exchange);
+	if (exchange->state == EXCHANGE_OVER && done) {
+		exchange->done = NULL;
+		done(exchange->context, exchange->outcome);
+	}
+}
+
+void exchange_give_upstream(struct exchange *exchange, struct upstream *upstream)
+{
+	exchange->upstream = upstream;
+}
+
+struct upstream *exchange_take_upstream(struct exchange *exchange)
+{
+	struct upstream *upstream = exchange->upstream;
+
+	exchange->upstream = NULL;
+	return upstream;
+}

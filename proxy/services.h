@@ -1,0 +1,24 @@
+/*
+ * What every connection of the broker works with, made once by broker.c. All is borrowed.
+ */
+#ifndef PROXY_SERVICES_H
+#define PROXY_SERVICES_H
+
+#include "base/event_loop.h"
+
+struct services {
+	struct event_loop *loop;
+	struct egress_policy *policy;
+	struct synthetic_addresses *addresses;
+	struct connector *connector;
+	struct tls *tls;
+	struct secret_store *secrets; /* NULL: none */
+	struct upstream_pool *upstreams;
+	struct egress_report *report;
+};
+
+/* Monotonic time. */
+uint64_t services_now_ns(void);
+uint64_t services_now_ms(void);
+
+#endif
