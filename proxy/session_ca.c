@@ -184,13 +184,10 @@ static void drop_leaf(struct session_ca *ca, struct leaf *leaf)
 
 void session_ca_free(struct session_ca *ca)
 {
-	struct leaf *leaf;
-	struct leaf *next;
-
 	if (!ca)
 		return;
-	HASH_ITER(hh, ca->leaves, leaf, next)
-	drop_leaf(ca, leaf);
+	while (ca->leaves)
+		drop_leaf(ca, ca->leaves);
 	X509_free(ca->certificate);
 	EVP_PKEY_free(ca->key);
 	EVP_PKEY_free(ca->leaf_key);

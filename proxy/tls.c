@@ -267,13 +267,10 @@ int tls_new(struct session_ca *ca, int extra_ca_fd, struct tls **ret_tls)
 
 void tls_free(struct tls *tls)
 {
-	struct session *session;
-	struct session *next;
-
 	if (!tls)
 		return;
-	HASH_ITER(hh, tls->sessions, session, next)
-	forget_session(tls, session);
+	while (tls->sessions)
+		forget_session(tls, tls->sessions);
 	SSL_CTX_free(tls->guest);
 	SSL_CTX_free(tls->upstream);
 	free(tls);

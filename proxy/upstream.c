@@ -265,17 +265,13 @@ void upstream_release(struct upstream *upstream)
 
 void upstream_pool_sweep(struct upstream_pool *pool, uint64_t now_ms)
 {
-	struct upstream *upstream;
-	struct upstream *next;
-
 	while (pool->idle && now_ms - pool->idle->since_ms > UPSTREAM_IDLE_MS)
 		drop(pool->idle);
-	/* One a time: the callback may give up others. */
-	DL_FOREACH_SAFE(pool->all, upstream, next)
-	{
+	for (struct upstream *upstream = pool->all; upstream; upstream = upstream->next) {
 		if (upstream->state == UPSTREAM_HANDSHAKE &&
 		    now_ms - upstream->since_ms > UPSTREAM_HANDSHAKE_MS) {
 			fail(upstream, "connect_timeout", "the server did not complete TLS");
+			/* The callback may have given up others too. */
 			return;
 		}
 	}

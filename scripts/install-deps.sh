@@ -8,7 +8,7 @@ packages=(
 	build-essential pkg-config
 	liburing-dev libseccomp-dev libfuse3-dev libcyaml-dev libyaml-dev libjansson-dev
 	libnghttp2-dev libc-ares-dev libldns-dev
-	libssl-dev zlib1g-dev uthash-dev check
+	libssl-dev openssl zlib1g-dev uthash-dev check
 	qemu-system-x86 liblz4-dev acpica-tools lz4 cpio fuse3 busybox-static
 	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck
 	git python3 python3-venv sqlite3 attr procps less vim-tiny expect socat strace tzdata

@@ -1,0 +1,623 @@
+#include "proxy/guest.h"
+
+#include "proxy/egress_policy.h"
+#include "proxy/egress_report.h"
+#include "proxy/exchange.h"
+#include "proxy/http1_codec.h"
+#include "proxy/synthetic_addresses.h"
+#include "proxy/tls.h"
+#include "proxy/tunnel.h"
+#include "proxy/upstream.h"
+#include "wire/egress.h"
+
+#include <errno.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <utlist.h>
+
+/*
+ * Theory of operation. A connection is driven by events of its stream and by callbacks of what it
+ * started: a server's connection made ahead, an exchange, a tunnel. Each enters here by enter() and
+ * leaves by leave(); a connection that was closed meanwhile is freed by the outermost leave(), so
+ * that nobody further up the stack finds it gone.
+ */
+enum guest_state {
+	GUEST_HELLO,   /* the struct egress_hello has not all come */
+	GUEST_FIRST,   /* nor the first byte behind it */
+	GUEST_TLS,     /* handshake, up to the ClientHello and after the answer to it */
+	GUEST_PARKED,  /* waits for a server's connection, `upstream` */
+	GUEST_HTTP,    /* requests; `exchange` while there is one */
+	GUEST_TUNNEL,  /* `upstream`, `tunnel` */
+	GUEST_CLOSING, /* the last answer is on its way; what still comes is thrown away */
+	GUEST_CLOSED,
+};
+
+#define HELLO_MS 30000u
+#define HANDSHAKE_MS 30000u
+#define IDLE_MS 300000u /* between requests, and before the first byte */
+#define HEAD_MS 60000u	/* from a head's first byte to its last */
+#define CLOSING_MS 10000u
+#define DISCARD_MAX (1u << 20)
+
+/* The first byte of a TLS record that is a handshake (RFC 8446 section 5.1). */
+#define TLS_HANDSHAKE_RECORD 0x16
+
+struct guest {
+	struct stream stream; /* first: events find the connection by it */
+	struct guests *guests;
+	enum guest_state state;
+	unsigned depth; /* of enter() */
+	bool wants_turn;
+	bool head_begun;
+	uint8_t hello[EGRESS_HELLO_SIZE];
+	size_t hello_length;
+	struct exchange_origin origin;
+	struct tls_hello tls_hello;
+	bool has_codec;
+	struct http1_codec codec;
+	struct exchange *exchange;
+	struct upstream *upstream;
+	struct tunnel tunnel;
+	size_t discarded;
+	uint64_t started_ns;
+	uint64_t deadline_ms; /* 0: none */
+	struct guest *prev;
+	struct guest *next;
+};
+
+struct guests {
+	const struct services *services;
+	struct guest *all;
+	size_t count;
+};
+
+/* ---- lifetime ------------------------------------------------------------------------------- */
+
+static void close_guest(struct guest *guest)
+{
+	if (guest->state == GUEST_CLOSED)
+		return;
+	if (guest->upstream && guest->state == GUEST_PARKED)
+		upstream_cancel(guest->upstream);
+	else if (guest->upstream)
+		upstream_release(guest->upstream);
+	guest->upstream = NULL;
+	exchange_free(guest->exchange);
+	guest->exchange = NULL;
+	stream_release(&guest->stream);
+	guest->state = GUEST_CLOSED;
+}
+
+static void enter(struct guest *guest)
+{
+	guest->depth++;
+}
+
+static void leave(struct guest *guest)
+{
+	struct guests *guests = guest->guests;
+
+	if (--guest->depth > 0 || guest->state != GUEST_CLOSED)
+		return;
+	DL_DELETE(guests->all, guest);
+	guests->count--;
+	if (guest->has_codec)
+		http1_codec_release(&guest->codec);
+	free(guest);
+}
+
+static void set_deadline(struct guest *guest, uint64_t after_ms)
+{
+	guest->deadline_ms = after_ms ? services_now_ms() + after_ms : 0;
+}
+
+/* What cannot be said in the connection's own protocol: an end, and a line in the log. */
+static void tell_denial(struct guest *guest, const char *reason, const char *hint)
+{
+	const struct egress_entry entry = {
+		.operation = "connect",
+		.host = guest->origin.name.text,
+		.port = guest->origin.port,
+		.protocol = guest->stream.ssl ? "tls" : "tcp",
+		.reason = reason,
+		.hint = hint,
+	};
+
+	egress_report_denial(guest->guests->services->report, &entry);
+}
+
+static void deny(struct guest *guest, const char *reason, const char *hint)
+{
+	tell_denial(guest, reason, hint);
+	stream_reset(&guest->stream);
+	close_guest(guest);
+}
+
+/* ---- requests ------------------------------------------------------------------------------- */
+
+static void start_closing(struct guest *guest)
+{
+	guest->state = GUEST_CLOSING;
+	set_deadline(guest, CLOSING_MS);
+}
+
+static void start_tunnel(struct guest *guest);
+static void on_ready(struct stream *stream);
+
+static void on_exchange_done(void *context, enum exchange_outcome outcome)
+{
+	struct guest *guest = context;
+	struct http_leg *leg = &guest->codec.leg;
+
+	enter(guest);
+	if (outcome == EXCHANGE_UPGRADED)
+		guest->upstream = exchange_take_upstream(guest->exchange);
+	exchange_free(guest->exchange);
+	guest->exchange = NULL;
+	if (outcome == EXCHANGE_CUT) {
+		/* No close_notify, or a reset: what came is not all. */
+		(void)leg->ops->flush(leg);
+		stream_reset(&guest->stream);
+		close_guest(guest);
+	} else if (outcome == EXCHANGE_UPGRADED) {
+		start_tunnel(guest);
+	} else if (http1_codec_is_reusable(&guest->codec)) {
+		http1_codec_next(&guest->codec);
+		set_deadline(guest, IDLE_MS);
+	} else {
+		start_closing(guest);
+	}
+	guest->wants_turn = true;
+	/* From an event of the server's nobody else goes on here. */
+	if (guest->depth == 1 && guest->state != GUEST_CLOSED)
+		on_ready(&guest->stream);
+	leave(guest);
+}
+
+static void start_exchange(struct guest *guest)
+{
+	guest->exchange = exchange_new(guest->guests->services, &guest->origin, &guest->codec.leg,
+				       on_exchange_done, guest);
+	if (!guest->exchange) {
+		close_guest(guest);
+		return;
+	}
+	if (guest->upstream)
+		exchange_give_upstream(guest->exchange, guest->upstream);
+	guest->upstream = NULL;
+	guest->deadline_ms = 0;
+	exchange_turn(guest->exchange);
+}
+
+/* Bytes that are no request: an answer if they look like one, so that a person sees why. */
+static void refuse_bytes(struct guest *guest)
+{
+	static const char text[] = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n"
+				   "Matchlock-Error: request_malformed\r\nConnection: close\r\n"
+				   "Content-Length: ";
+	const char *problem = guest->codec.leg.problem;
+	struct byte_buffer *output = &guest->codec.output;
+	char line[32];
+
+	tell_denial(guest, "request_malformed", problem);
+	snprintf(line, sizeof(line), "%zu\r\n\r\n", strlen(problem) + 1);
+	if (byte_buffer_append(output, text, strlen(text)) < 0 ||
+	    byte_buffer_append(output, line, strlen(line)) < 0 ||
+	    byte_buffer_append(output, problem, strlen(problem)) < 0 ||
+	    byte_buffer_append(output, "\n", 1) < 0)
+		close_guest(guest);
+	else
+		start_closing(guest);
+}
+
+static void on_leg_changed(struct http_leg *leg)
+{
+	struct guest *guest = leg->user;
+
+	if (guest->exchange) {
+		exchange_turn(guest->exchange);
+		return;
+	}
+	switch (leg->receiving) {
+	case HTTP_RECEIVING_HEAD:
+		/* The clock of a head runs from its first byte. */
+		if (http1_codec_has_input(&guest->codec) && !guest->head_begun) {
+			guest->head_begun = true;
+			set_deadline(guest, HEAD_MS);
+		}
+		break;
+	case HTTP_RECEIVING_BODY:
+	case HTTP_RECEIVING_ENDED:
+		/* One answer at a time waits to be written. */
+		if (leg->ops->flush(leg)) {
+			guest->head_begun = false;
+			start_exchange(guest);
+		}
+		break;
+	case HTTP_RECEIVING_FAILED:
+		if (http1_codec_has_input(&guest->codec))
+			refuse_bytes(guest);
+		else
+			close_guest(guest);
+		break;
+	}
+}
+
+static void start_http(struct guest *guest)
+{
+	if (http1_codec_init(&guest->codec, &guest->stream, HTTP1_SERVER) < 0) {
+		close_guest(guest);
+		return;
+	}
+	guest->has_codec = true;
+	guest->codec.leg.user = guest;
+	guest->codec.leg.changed = on_leg_changed;
+	guest->state = GUEST_HTTP;
+	set_deadline(guest, IDLE_MS);
+}
+
+/* ---- tunnels -------------------------------------------------------------------------------- */
+
+static void end_tunnel(struct guest *guest)
+{
+	const struct egress_entry entry = {
+		.operation = "tunnel",
+		.host = guest->origin.name.text,
+		.port = guest->origin.port,
+		.address = upstream_address(guest->upstream),
+		.protocol = guest->has_codec ? "websocket" : "tcp",
+		.reason = guest->tunnel.failed ? "broken" : NULL,
+		.sent = guest->tunnel.out.moved,
+		.received = guest->tunnel.in.moved,
+		.duration_ns = services_now_ns() - guest->started_ns,
+	};
+
+	egress_report_connection(guest->guests->services->report, &entry);
+	close_guest(guest);
+}
+
+static void turn_tunnel(struct guest *guest)
+{
+	/* The answer that opened it goes first. */
+	if (!guest->codec.leg.ops->flush(&guest->codec.leg))
+		return;
+	if (!tunnel_turn(&guest->tunnel))
+		end_tunnel(guest);
+}
+
+static void on_tunnel_ready(void *context)
+{
+	struct guest *guest = context;
+
+	enter(guest);
+	turn_tunnel(guest);
+	leave(guest);
+}
+
+static void start_tunnel(struct guest *guest)
+{
+	struct byte_buffer *input;
+	struct stream *stream =
+		upstream_open_tunnel(guest->upstream, on_tunnel_ready, guest, &input);
+
+	tunnel_init(&guest->tunnel, &guest->stream, &guest->codec.input, stream, input);
+	guest->started_ns = services_now_ns();
+	guest->state = GUEST_TUNNEL;
+	guest->deadline_ms = 0;
+}
+
+/* ---- TLS ------------------------------------------------------------------------------------ */
+
+static void answer_hello(struct guest *guest)
+{
+	guest->state = GUEST_TLS;
+	if (tls_guest_answer(guest->guests->services->tls, guest->stream.ssl, &guest->tls_hello,
+			     &guest->origin.name, TLS_PROTOCOL_HTTP1) < 0)
+		close_guest(guest);
+}
+
+static void refuse_hello(struct guest *guest, int alert, const char *reason, const char *hint)
+{
+	tell_denial(guest, reason, hint);
+	tls_guest_refuse(&guest->tls_hello, alert);
+	(void)stream_handshake(&guest->stream);
+	close_guest(guest);
+}
+
+static void on_upstream_ready(void *context, struct upstream *upstream,
+			      const struct upstream_failure *failure)
+{
+	struct guest *guest = context;
+
+	/* A failure shows again when the request comes, and is told there. */
+	(void)failure;
+	enter(guest);
+	guest->upstream = upstream;
+	answer_hello(guest);
+	if (guest->state != GUEST_CLOSED)
+		guest->stream.ready(&guest->stream);
+	leave(guest);
+}
+
+static bool is_allowed(const struct guest *guest)
+{
+	struct egress_verdict verdict;
+
+	if (guest->origin.denied)
+		return false;
+	egress_policy_judge_connection(guest->guests->services->policy, &guest->origin.name,
+				       guest->origin.port, &verdict);
+	return verdict.allowed;
+}
+
+/* A server is connected first, so that the guest's client learns what the server speaks; not for a
+ * name that is refused, which gets an answer of the broker's own. */
+static void prepare_upstream(struct guest *guest)
+{
+	const struct upstream_target target = {
+		.name = guest->origin.name,
+		.port = guest->origin.port,
+		.is_tls = true,
+		.protocols = TLS_PROTOCOL_HTTP1,
+	};
+	struct upstream_pool *pool = guest->guests->services->upstreams;
+
+	if (is_allowed(guest)) {
+		guest->upstream = upstream_take_idle(pool, &target);
+		if (!guest->upstream && upstream_connect(pool, &target, on_upstream_ready, guest,
+							 &guest->upstream) == 0) {
+			guest->state = GUEST_PARKED;
+			guest->deadline_ms = 0;
+			return;
+		}
+	}
+	answer_hello(guest);
+}
+
+static void judge_hello(struct guest *guest)
+{
+	const struct tls_hello *hello = &guest->tls_hello;
+
+	if (hello->has_bad_name || (guest->origin.denied && !hello->has_name)) {
+		refuse_hello(guest, SSL_AD_UNRECOGNIZED_NAME, "server_name_invalid",
+			     "TLS without a server name that is a host name");
+		return;
+	}
+	if (guest->origin.denied) {
+		guest->origin.name = hello->name;
+	} else if (hello->has_name && !host_name_equal(&hello->name, &guest->origin.name)) {
+		refuse_hello(guest, SSL_AD_UNRECOGNIZED_NAME, "host_mismatch",
+			     "the TLS server name is not the name that was looked up");
+		return;
+	}
+	if (hello->has_protocols && !(hello->protocols & TLS_PROTOCOL_HTTP1)) {
+		refuse_hello(guest, SSL_AD_NO_APPLICATION_PROTOCOL, "protocol_not_allowed",
+			     "only HTTP/1.1 is spoken here");
+		return;
+	}
+	prepare_upstream(guest);
+}
+
+static bool step_tls(struct guest *guest)
+{
+	int result = stream_handshake(&guest->stream);
+
+	if (result == -EAGAIN)
+		return false;
+	if (result == -EINPROGRESS)
+		judge_hello(guest);
+	else if (result == 0)
+		start_http(guest);
+	else
+		close_guest(guest);
+	return true;
+}
+
+static void start_tls(struct guest *guest)
+{
+	SSL *ssl = tls_guest_new(guest->guests->services->tls, stream_fd(&guest->stream),
+				 &guest->tls_hello);
+
+	if (!ssl) {
+		close_guest(guest);
+		return;
+	}
+	stream_set_tls(&guest->stream, ssl);
+	guest->origin.is_tls = true;
+	guest->state = GUEST_TLS;
+	set_deadline(guest, HANDSHAKE_MS);
+}
+
+/* The program went away while a server is being connected. */
+static void step_parked(struct guest *guest)
+{
+	uint8_t byte;
+
+	if (recv(stream_fd(&guest->stream), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+		close_guest(guest);
+}
+
+/* ---- the beginning -------------------------------------------------------------------------- */
+
+static void take_hello(struct guest *guest)
+{
+	struct egress_target target;
+	struct ip_address address = { 0 };
+
+	if (egress_decode_hello(guest->hello, &target) < 0) {
+		close_guest(guest);
+		return;
+	}
+	address.family = target.family;
+	memcpy(address.bytes, target.address, sizeof(address.bytes));
+	guest->origin.port = target.port;
+	if (synthetic_addresses_name(guest->guests->services->addresses, &address,
+				     &guest->origin.name) < 0) {
+		char text[IP_ADDRESS_TEXT_MAX];
+
+		/* For the log; it is no name that could be asked for. */
+		ip_address_text(&address, text);
+		memcpy(guest->origin.name.text, text, sizeof(text));
+		guest->origin.name.length = (uint8_t)strlen(text);
+		guest->origin.denied = "address_literal";
+	}
+	guest->state = GUEST_FIRST;
+	set_deadline(guest, IDLE_MS);
+}
+
+static bool step_hello(struct guest *guest)
+{
+	ssize_t count = stream_read(&guest->stream, guest->hello + guest->hello_length,
+				    sizeof(guest->hello) - guest->hello_length);
+
+	if (count == -EAGAIN)
+		return false;
+	if (count <= 0) {
+		close_guest(guest);
+		return true;
+	}
+	guest->hello_length += (size_t)count;
+	if (guest->hello_length == sizeof(guest->hello))
+		take_hello(guest);
+	return true;
+}
+
+/* TLS, or what may be a request, or nothing that is spoken here. */
+static bool step_first(struct guest *guest)
+{
+	uint8_t byte;
+	ssize_t count = recv(stream_fd(&guest->stream), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (count < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (count <= 0)
+		close_guest(guest);
+	else if (byte == TLS_HANDSHAKE_RECORD)
+		start_tls(guest);
+	else if ((byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z'))
+		start_http(guest);
+	else
+		deny(guest, "protocol_not_allowed",
+		     "neither TLS nor HTTP; another protocol needs a rule of its own");
+	return true;
+}
+
+/* Until the program has read the answer and ended its side too, or time is up. */
+static void step_closing(struct guest *guest)
+{
+	uint8_t waste[4096];
+	ssize_t count;
+
+	if (!guest->codec.leg.ops->flush(&guest->codec.leg))
+		return;
+	stream_end_write(&guest->stream);
+	do {
+		count = stream_read(&guest->stream, waste, sizeof(waste));
+		guest->discarded += count > 0 ? (size_t)count : 0;
+	} while (count > 0 && guest->discarded < DISCARD_MAX);
+	if (count != -EAGAIN)
+		close_guest(guest);
+}
+
+/* ---- events --------------------------------------------------------------------------------- */
+
+/* True when the state changed, so that there may be more to do. */
+static bool step(struct guest *guest)
+{
+	switch (guest->state) {
+	case GUEST_HELLO:
+		return step_hello(guest);
+	case GUEST_FIRST:
+		return step_first(guest);
+	case GUEST_TLS:
+		return step_tls(guest);
+	case GUEST_PARKED:
+		step_parked(guest);
+		return false;
+	case GUEST_HTTP:
+		guest->wants_turn = false;
+		http1_codec_turn(&guest->codec);
+		return guest->wants_turn;
+	case GUEST_TUNNEL:
+		turn_tunnel(guest);
+		return false;
+	case GUEST_CLOSING:
+		step_closing(guest);
+		return false;
+	case GUEST_CLOSED:
+		return false;
+	}
+	return false;
+}
+
+static void on_ready(struct stream *stream)
+{
+	struct guest *guest = (struct guest *)stream;
+
+	enter(guest);
+	while (step(guest)) {
+	}
+	leave(guest);
+}
+
+struct guests *guests_new(const struct services *services)
+{
+	struct guests *guests = calloc(1, sizeof(*guests));
+
+	if (guests)
+		guests->services = services;
+	return guests;
+}
+
+void guests_free(struct guests *guests)
+{
+	if (!guests)
+		return;
+	while (guests->all) {
+		struct guest *guest = guests->all;
+
+		enter(guest);
+		close_guest(guest);
+		leave(guest);
+	}
+	free(guests);
+}
+
+void guests_add(struct guests *guests, int fd)
+{
+	struct guest *guest = guests->count < GUESTS_MAX ? calloc(1, sizeof(*guest)) : NULL;
+
+	if (!guest) {
+		close(fd);
+		return;
+	}
+	if (stream_init(&guest->stream, guests->services->loop, fd, on_ready) < 0) {
+		free(guest);
+		return;
+	}
+	guest->guests = guests;
+	DL_APPEND(guests->all, guest);
+	guests->count++;
+	set_deadline(guest, HELLO_MS);
+	on_ready(&guest->stream);
+}
+
+void guests_sweep(struct guests *guests, uint64_t now_ms)
+{
+	struct guest *guest = guests->all;
+
+	while (guest) {
+		struct guest *next = guest->next;
+
+		if (guest->deadline_ms > 0 && now_ms >= guest->deadline_ms) {
+			enter(guest);
+			close_guest(guest);
+			leave(guest);
+		}
+		guest = next;
+	}
+}

@@ -1,0 +1,36 @@
+/*
+ * Bytes both ways between two streams, for what is not HTTP or no longer: after an upgrade, or by a
+ * rule for other protocols. Each direction ends for itself.
+ */
+#ifndef PROXY_TUNNEL_H
+#define PROXY_TUNNEL_H
+
+#include "proxy/byte_buffer.h"
+#include "proxy/stream.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TUNNEL_BUFFER_MAX 65536u
+
+struct tunnel_direction {
+	struct stream *from;
+	struct stream *to;
+	struct byte_buffer *buffer;
+	bool ended; /* all bytes and the end are passed on */
+	uint64_t moved;
+};
+
+struct tunnel {
+	struct tunnel_direction out; /* from the guest */
+	struct tunnel_direction in;
+	bool failed;
+};
+
+/* Borrows both streams, and both buffers, in which bytes that were read before may wait. */
+void tunnel_init(struct tunnel *tunnel, struct stream *guest, struct byte_buffer *from_guest,
+		 struct stream *server, struct byte_buffer *from_server);
+/* Moves what can be moved. False when it is over: both directions ended, or one failed. */
+bool tunnel_turn(struct tunnel *tunnel);
+
+#endif
