@@ -61,7 +61,7 @@ static void deny(struct egress_verdict *verdict, const char *reason)
 	verdict->reason = reason;
 }
 
-static void name_rule(struct egress_verdict *verdict, const struct egress_rule *rule)
+void egress_policy_name_rule(const struct egress_rule *rule, struct egress_verdict *verdict)
 {
 	char host[HOST_PATTERN_MAX];
 
@@ -154,13 +154,13 @@ static bool judge_by_rules(const struct egress_policy *policy, const struct host
 		if (!rule_has_port(rule, port))
 			continue;
 		verdict->allowed = true;
-		name_rule(verdict, rule);
+		egress_policy_name_rule(rule, verdict);
 		return true;
 	}
 	if (!last)
 		return false;
 	deny(verdict, "port_not_allowed");
-	name_rule(verdict, last);
+	egress_policy_name_rule(last, verdict);
 	say(verdict->hint, "add port %u to the rule at %s", port, last->where);
 	return true;
 }
@@ -343,7 +343,7 @@ static enum stage judge_rule(const struct egress_policy *policy, const struct eg
 	enum stage stage;
 
 	*verdict = (struct egress_verdict){ .transport = EGRESS_INTERCEPTED };
-	name_rule(verdict, rule);
+	egress_policy_name_rule(rule, verdict);
 	if (!rule_has_port(rule, port)) {
 		deny(verdict, "port_not_allowed");
 		say(verdict->hint, "add port %u to the rule at %s", port, rule->where);
@@ -442,7 +442,7 @@ void egress_policy_judge_secret(const struct egress_policy *policy,
 	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
 	if (!limits)
 		return;
-	name_rule(ret_verdict, limits);
+	egress_policy_name_rule(limits, ret_verdict);
 	read_request(head, &request);
 	for (size_t i = 0; i < limits->binding_count; i++) {
 		const struct egress_binding *binding = &limits->bindings[i];
@@ -512,7 +512,7 @@ void egress_policy_judge_push(const struct egress_policy *policy, const struct e
 	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
 	if (!limits || !limits->limits_pushes)
 		return;
-	name_rule(ret_verdict, limits);
+	egress_policy_name_rule(limits, ret_verdict);
 	for (size_t i = 0; i < limits->push_count; i++) {
 		if (strcmp(limits->pushes[i].repository, repository) == 0 &&
 		    push_allows(&limits->pushes[i], ref))

@@ -108,8 +108,8 @@ struct egress_verdict {
 	bool allowed;
 	/* NULL, or a word that stays: host_not_allowed, port_not_allowed, method_not_allowed,
 	 * path_not_allowed, path_ambiguous, header_missing, header_not_allowed, head_too_large,
-	 * body_too_large, requests_exhausted, bytes_exhausted, secret_not_bound,
-	 * push_not_allowed */
+	 * body_too_large, response_too_large, requests_exhausted, bytes_exhausted,
+	 * secret_not_bound, push_not_allowed */
 	const char *reason;
 	char rule[256]; /* the one that decided; printable */
 	char hint[256]; /* what would open it; "" when nothing to say */
@@ -148,6 +148,9 @@ void egress_policy_judge_secret(const struct egress_policy *policy,
 void egress_policy_judge_push(const struct egress_policy *policy, const struct egress_rule *limits,
 			      const char *repository, const char *ref,
 			      struct egress_verdict *ret_verdict);
+
+/* Writes the rule's name, as verdicts have it, into one that is made elsewhere. */
+void egress_policy_name_rule(const struct egress_rule *rule, struct egress_verdict *verdict);
 
 /* ---- changes while the session runs ---------------------------------------------------------- */
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "proxy/body_limit.h"
 #include "proxy/egress_policy.h"
 #include "proxy/proxy_config.h"
 
@@ -328,6 +329,50 @@ START_TEST(budgets)
 }
 END_TEST
 
+static int feed(struct body_filter *filter, size_t length, struct byte_buffer *out)
+{
+	static const uint8_t bytes[64] = { 1 };
+
+	return filter->feed(filter, bytes, length, false, out);
+}
+
+START_TEST(bodies_are_limited)
+{
+	struct body_filter *body, *response;
+	struct byte_buffer out;
+
+	load(RULE(", \"body_bytes_max\": 20, \"response_bytes_max\": 30, \"bytes_max\": 40"));
+	ck_assert_str_eq(request("POST", "/", ""), "");
+	ck_assert(body_limit_is_needed(verdict.limits, false));
+	ck_assert(!body_limit_is_needed(NULL, true));
+	body = body_limit_new(policy, verdict.limits, false);
+	response = body_limit_new(policy, verdict.limits, true);
+	byte_buffer_init(&out, 32);
+	ck_assert_int_eq(feed(body, 20, &out), 0);
+	/* What does not fit costs nothing. */
+	ck_assert_int_eq(feed(response, 15, &out), -ENOBUFS);
+	byte_buffer_consume(&out, 20);
+	ck_assert_int_eq(feed(body, 1, &out), -EACCES);
+	ck_assert_str_eq(body_limit_verdict(body)->reason, "body_too_large");
+	ck_assert_str_eq(body_limit_verdict(body)->hint, "p:7 allows 20 bytes");
+	ck_assert_str_eq(body_limit_verdict(body)->rule, "p:7 host api.example.com");
+	ck_assert_int_eq(feed(body, 0, &out), -EACCES);
+	ck_assert_int_eq(feed(response, 15, &out), 0);
+	ck_assert_int_eq(feed(response, 6, &out), -EACCES);
+	ck_assert_str_eq(body_limit_verdict(response)->reason, "bytes_exhausted");
+	ck_assert_uint_eq(byte_buffer_length(&out), 15);
+	response->free(response);
+	response = body_limit_new(policy, verdict.limits, true);
+	ck_assert_int_eq(feed(response, 31, &out), -ENOBUFS);
+	byte_buffer_release(&out);
+	ck_assert_int_eq(feed(response, 31, &out), -EACCES);
+	ck_assert_str_eq(body_limit_verdict(response)->reason, "response_too_large");
+	response->free(response);
+	body->free(body);
+	byte_buffer_release(&out);
+}
+END_TEST
+
 START_TEST(several_rules)
 {
 	load("{\"session\": \"s\", \"rules\": ["
@@ -600,6 +645,7 @@ int main(void)
 	tcase_add_test(tests, a_pattern_that_takes_long);
 	tcase_add_test(tests, headers_and_sizes);
 	tcase_add_test(tests, budgets);
+	tcase_add_test(tests, bodies_are_limited);
 	tcase_add_test(tests, several_rules);
 	tcase_add_test(tests, secrets_are_bound);
 	tcase_add_test(tests, pushes_are_limited);
