@@ -68,7 +68,8 @@ static void check_refs(const char *data, size_t size)
 		data += length;
 		size -= length;
 	}
-	assert(!"the list has an end");
+	/* What was let through has an end. */
+	abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
