@@ -17,6 +17,15 @@ void body_pipe_init(struct body_pipe *pipe)
 	byte_buffer_init(&pipe->out, OUT_MAX);
 }
 
+void body_pipe_take(struct body_pipe *pipe, struct byte_buffer *held)
+{
+	struct byte_buffer *into = pipe->filter ? &pipe->raw : &pipe->out;
+
+	byte_buffer_release(into);
+	*into = *held;
+	byte_buffer_init(held, held->max);
+}
+
 void body_pipe_release(struct body_pipe *pipe)
 {
 	if (pipe->filter)
@@ -26,34 +35,39 @@ void body_pipe_release(struct body_pipe *pipe)
 	byte_buffer_release(&pipe->out);
 }
 
-/* From `raw` through the filter; `is_last` when no more will come into `raw`. */
-static void run_filter(struct body_pipe *pipe, bool is_last)
+/* From `raw` through the filter; `is_last` when no more will come into `raw`. Returns how much of
+ * it went. */
+static size_t run_filter(struct body_pipe *pipe, bool is_last)
 {
-	size_t length = byte_buffer_length(&pipe->raw);
+	size_t queued = byte_buffer_length(&pipe->raw);
+	size_t length = MIN_OF(queued, RAW_MAX);
 	int result;
 
+	is_last = is_last && length == queued;
 	if (pipe->filter_ended || (length == 0 && !is_last))
-		return;
+		return 0;
 	result = pipe->filter->feed(pipe->filter, byte_buffer_front(&pipe->raw), length, is_last,
 				    &pipe->out);
 	if (result == -ENOBUFS && byte_buffer_length(&pipe->out) > 0)
-		return;
+		return 0;
 	if (result) {
 		pipe->state = result == -EACCES ? BODY_PIPE_BLOCKED : BODY_PIPE_SINK_FAILED;
-		return;
+		return 0;
 	}
 	byte_buffer_consume(&pipe->raw, length);
 	pipe->filter_ended = is_last;
+	return length;
 }
 
-static void receive(struct body_pipe *pipe, struct http_leg *from)
+/* Returns how much went through the filter. */
+static size_t receive(struct body_pipe *pipe, struct http_leg *from)
 {
 	if (from->receiving == HTTP_RECEIVING_BODY)
 		from->ops->receive(from, pipe->filter ? &pipe->raw : &pipe->out);
 	if (pipe->filter)
-		run_filter(pipe, from->receiving == HTTP_RECEIVING_ENDED);
-	else
-		pipe->filter_ended = from->receiving == HTTP_RECEIVING_ENDED;
+		return run_filter(pipe, from->receiving == HTTP_RECEIVING_ENDED);
+	pipe->filter_ended = from->receiving == HTTP_RECEIVING_ENDED;
+	return 0;
 }
 
 /* Returns how many bytes the sending leg took. */
@@ -80,6 +94,11 @@ static void end(struct body_pipe *pipe, struct http_leg *from, struct http_leg *
 {
 	if (!pipe->filter_ended || byte_buffer_length(&pipe->out) > 0)
 		return;
+	if (from->trailers && pipe->check_trailers &&
+	    pipe->check_trailers(pipe->context, from->trailers)) {
+		pipe->state = BODY_PIPE_BLOCKED;
+		return;
+	}
 	pipe->state = to->ops->send_end(to, from->trailers) == 0 ? BODY_PIPE_ENDED
 								 : BODY_PIPE_SINK_FAILED;
 }
@@ -87,17 +106,17 @@ static void end(struct body_pipe *pipe, struct http_leg *from, struct http_leg *
 void body_pipe_move(struct body_pipe *pipe, struct http_leg *from, struct http_leg *to)
 {
 	uint64_t begin = pipe->moved;
-	size_t sent = 1;
+	size_t progress = 1;
 
-	while (pipe->state == BODY_PIPE_OPEN && sent > 0) {
+	while (pipe->state == BODY_PIPE_OPEN && progress > 0) {
 		if (pipe->moved - begin > SHARE) {
 			from->ops->again(from);
 			return;
 		}
-		receive(pipe, from);
+		progress = receive(pipe, from);
 		if (pipe->state != BODY_PIPE_OPEN)
 			return;
-		sent = pass_on(pipe, to);
+		progress += pass_on(pipe, to);
 		if (pipe->state == BODY_PIPE_OPEN)
 			end(pipe, from, to);
 	}

@@ -15,7 +15,7 @@
 enum body_pipe_state {
 	BODY_PIPE_OPEN,
 	BODY_PIPE_ENDED,	 /* all of it is with the sending leg, its end included */
-	BODY_PIPE_BLOCKED,	 /* the filter does not let it go on */
+	BODY_PIPE_BLOCKED,	 /* filter or check_trailers does not let it go on */
 	BODY_PIPE_SOURCE_FAILED, /* the receiving leg's `problem` says why */
 	BODY_PIPE_SINK_FAILED,
 };
@@ -24,12 +24,18 @@ struct body_pipe {
 	struct byte_buffer raw; /* before the filter; unused without one */
 	struct byte_buffer out;
 	struct body_filter *filter; /* owned; set before the first move, or NULL */
+	/* Called before trailers go on, which it may change; not 0: they may not. Or NULL. */
+	int (*check_trailers)(void *context, struct http_head *trailers);
+	void *context;
 	bool filter_ended;
 	enum body_pipe_state state;
 	uint64_t moved; /* bytes given to the sending leg */
 };
 
 void body_pipe_init(struct body_pipe *pipe);
+/* Takes over a body that has come whole already, up to `held->max` bytes; to be moved from there.
+ */
+void body_pipe_take(struct body_pipe *pipe, struct byte_buffer *held);
 void body_pipe_release(struct body_pipe *pipe);
 
 /* Moves what can be moved now; the state says how far it came. After a fair share it stops and sees

@@ -5,10 +5,15 @@
 #include "proxy/body_pipe.h"
 #include "proxy/egress_report.h"
 #include "proxy/request_check.h"
+#include "proxy/secret_filter.h"
+#include "proxy/secret_request.h"
+#include "proxy/secret_response.h"
 #include "proxy/tls.h"
 #include "proxy/websocket.h"
 
 #include <errno.h>
+#include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +24,7 @@
  * states follow each other in this order; ANSWERING replaces what has not begun yet.
  *
  *	NEW		the guest's head is complete and not looked at
+ *	HOLDING		the body is collected, because a signature in the head is over it
  *	CONNECTING	waits for a server's connection
  *	RELAYING	the request was begun; the response may have been
  *	OVER		the turn ends with `done`
@@ -29,6 +35,7 @@
  */
 enum exchange_state {
 	EXCHANGE_NEW,
+	EXCHANGE_HOLDING,
 	EXCHANGE_CONNECTING,
 	EXCHANGE_RELAYING,
 	EXCHANGE_OVER,
@@ -50,8 +57,10 @@ struct exchange {
 	bool is_head;
 	char accept[WEBSOCKET_ACCEPT_SIZE];
 	enum exchange_state state;
+	struct byte_buffer held; /* HOLDING */
 	struct body_pipe request;
 	struct body_pipe response;
+	uint64_t spent;	     /* bytes of bodies that were counted against the rule's budget */
 	exchange_done *done; /* NULL once it was called */
 	void *context;
 	enum exchange_outcome outcome;
@@ -69,7 +78,8 @@ struct exchange {
 
 static void tell(struct exchange *exchange, const char *reason, bool is_denial, const char *hint)
 {
-	const struct request_verdict *verdict = &exchange->verdict;
+	struct request_verdict *verdict = &exchange->verdict;
+	char secrets[REQUEST_SECRETS_MAX];
 	struct egress_entry entry = {
 		.operation = "request",
 		.host = exchange->origin->name.text,
@@ -82,7 +92,6 @@ static void tell(struct exchange *exchange, const char *reason, bool is_denial, 
 		.reason = reason,
 		.rule = verdict->rule[0] ? verdict->rule : NULL,
 		.hint = hint,
-		.secrets = verdict->secrets[0] ? verdict->secrets : NULL,
 		.sent = exchange->request.moved,
 		.received = exchange->response.moved,
 		.duration_ns = services_now_ns() - exchange->started_ns,
@@ -91,6 +100,10 @@ static void tell(struct exchange *exchange, const char *reason, bool is_denial, 
 	if (exchange->is_reported)
 		return;
 	exchange->is_reported = true;
+	if (exchange->request.filter)
+		secret_filter_report(exchange->request.filter, &verdict->secret);
+	request_secret_names(exchange->services, verdict, secrets);
+	entry.secrets = secrets[0] ? secrets : NULL;
 	if (is_denial)
 		egress_report_denial(exchange->services->report, &entry);
 	else
@@ -208,6 +221,8 @@ static void begin_request(struct exchange *exchange)
 	(void)server->ops->send_head(server, guest->head, &guest->framing);
 	if (guest->framing.kind == HTTP_FRAMING_NONE)
 		exchange->request.state = BODY_PIPE_ENDED;
+	if (byte_buffer_length(&exchange->held) > 0)
+		body_pipe_take(&exchange->request, &exchange->held);
 }
 
 static void on_connected(void *context, struct upstream *upstream,
@@ -283,6 +298,97 @@ static int prepare_head(struct exchange *exchange)
 	return 0;
 }
 
+static int check_request_trailers(void *context, struct http_head *trailers)
+{
+	struct exchange *exchange = context;
+
+	secrets_check_trailers(exchange->services->secrets, trailers, &exchange->verdict.secret);
+	return exchange->verdict.secret.refusal == SECRET_REFUSAL_NONE ? 0 : -EACCES;
+}
+
+/* A coding hides what is in it from the filter, and the filter's changes would break it. */
+static bool is_coded(const struct http_head *head)
+{
+	ssize_t index = http_head_find(head, "content-encoding", 0);
+
+	return index >= 0 && !http_text_is(http_head_field(head, (size_t)index).value, "identity");
+}
+
+static int prepare_body(struct exchange *exchange)
+{
+	struct body_pipe *pipe = &exchange->request;
+	const struct secret_store *secrets = exchange->services->secrets;
+
+	if (!secrets || exchange->guest->framing.kind == HTTP_FRAMING_NONE)
+		return 0;
+	pipe->check_trailers = check_request_trailers;
+	pipe->context = exchange;
+	if (is_coded(exchange->guest->head))
+		return 0;
+	pipe->filter = secret_request_filter_new(secrets, &exchange->verdict.secret.bound,
+						 exchange->origin->is_tls);
+	return pipe->filter ? 0 : -ENOMEM;
+}
+
+/* Everything is known: to the server with it. */
+static void send_on(struct exchange *exchange)
+{
+	if (!exchange->verdict.is_allowed)
+		refuse(exchange);
+	else if (prepare_body(exchange) < 0 || prepare_head(exchange) < 0)
+		answer(exchange, 431, false, "head_too_large", "the head has no room left");
+	else
+		find_upstream(exchange);
+}
+
+/* The body is small enough, or it cannot be signed. */
+static void hold(struct exchange *exchange)
+{
+	struct http_leg *guest = exchange->guest;
+	uint8_t digest[SHA256_DIGEST_LENGTH];
+	size_t length;
+
+	if (guest->receiving == HTTP_RECEIVING_BODY)
+		guest->ops->receive(guest, &exchange->held);
+	length = byte_buffer_length(&exchange->held);
+	if (guest->receiving == HTTP_RECEIVING_FAILED) {
+		answer(exchange, 400, false, "request_broken", guest->problem);
+		return;
+	}
+	if (guest->receiving == HTTP_RECEIVING_BODY) {
+		if (byte_buffer_room(&exchange->held) == 0)
+			answer(exchange, 413, true, "signature_not_possible",
+			       "the body is too large to be signed anew");
+		return;
+	}
+	if (EVP_Digest(byte_buffer_front(&exchange->held), length, digest, NULL, EVP_sha256(),
+		       NULL) != 1) {
+		answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
+		return;
+	}
+	request_check_signed(exchange->services, exchange->origin, guest, digest,
+			     &exchange->verdict);
+	send_on(exchange);
+}
+
+static void start_holding(struct exchange *exchange)
+{
+	struct http_leg *guest = exchange->guest;
+	const struct http_framing none = { .kind = HTTP_FRAMING_NONE };
+	struct http_head *go_on = exchange->expects_continue ? http_head_new() : NULL;
+
+	/* The server cannot be asked before the body is there. */
+	if (go_on) {
+		http_head_set_status(go_on, 100);
+		(void)guest->ops->send_head(guest, go_on, &none);
+		(void)guest->ops->flush(guest);
+	}
+	http_head_free(go_on);
+	exchange->expects_continue = false;
+	exchange->state = EXCHANGE_HOLDING;
+	hold(exchange);
+}
+
 static void begin(struct exchange *exchange)
 {
 	struct http_leg *guest = exchange->guest;
@@ -290,11 +396,7 @@ static void begin(struct exchange *exchange)
 
 	note(exchange);
 	request_check(exchange->services, exchange->origin, guest, &exchange->verdict);
-	if (!exchange->verdict.is_allowed) {
-		refuse(exchange);
-		return;
-	}
-	if (expect >= 0 && !guest->is_old) {
+	if (exchange->verdict.is_allowed && expect >= 0 && !guest->is_old) {
 		if (!http_text_is(http_head_field(guest->head, (size_t)expect).value,
 				  "100-continue")) {
 			answer(exchange, 417, false, "expectation_unknown",
@@ -303,11 +405,54 @@ static void begin(struct exchange *exchange)
 		}
 		exchange->expects_continue = guest->framing.kind != HTTP_FRAMING_NONE;
 	}
-	if (prepare_head(exchange) < 0) {
-		answer(exchange, 431, false, "head_too_large", "the head has no room left");
-		return;
-	}
-	find_upstream(exchange);
+	if (exchange->verdict.is_allowed && exchange->verdict.secret.needs_body_digest)
+		start_holding(exchange);
+	else
+		send_on(exchange);
+}
+
+/* A placeholder in the body or its trailers that may not go there; what was before it has gone. The
+ * server's connection ends in the middle of the message. */
+static void refuse_body(struct exchange *exchange)
+{
+	struct request_verdict *verdict = &exchange->verdict;
+
+	if (exchange->request.filter)
+		secret_filter_report(exchange->request.filter, &verdict->secret);
+	(void)request_check_secrets(exchange->services, verdict);
+	tell(exchange, verdict->reason, true, verdict->hint);
+	drop_upstream(exchange);
+	if (exchange->response_begun)
+		cut(exchange, verdict->reason);
+	else
+		refuse(exchange);
+}
+
+/* False, and the exchange is over, when bodies are larger than their rule allows. */
+static bool count_bytes(struct exchange *exchange)
+{
+	const struct egress_rule *limits = exchange->verdict.limits;
+	uint64_t moved = exchange->request.moved + exchange->response.moved;
+	const char *reason = NULL;
+
+	if (!limits)
+		return true;
+	if (exchange->request.moved > limits->body_bytes_max)
+		reason = "body_too_large";
+	else if (exchange->response.moved > limits->response_bytes_max)
+		reason = "response_too_large";
+	else if (egress_policy_spend(exchange->services->policy, limits, moved - exchange->spent))
+		reason = "bytes_exhausted";
+	exchange->spent = moved;
+	if (!reason)
+		return true;
+	tell(exchange, reason, true, NULL);
+	drop_upstream(exchange);
+	if (exchange->response_begun)
+		cut(exchange, reason);
+	else
+		answer(exchange, 403, true, reason, "the rule for this host limits bodies");
+	return false;
 }
 
 /* False when the exchange is over. */
@@ -323,11 +468,7 @@ static bool relay_request(struct exchange *exchange, struct http_leg *server)
 	case BODY_PIPE_SINK_FAILED:
 		return true;
 	case BODY_PIPE_BLOCKED:
-		if (exchange->response_begun)
-			cut(exchange, "body_blocked");
-		else
-			answer(exchange, 403, true, "body_blocked",
-			       "the body holds a placeholder that may not go there");
+		refuse_body(exchange);
 		return false;
 	case BODY_PIPE_SOURCE_FAILED:
 		if (exchange->response_begun)
@@ -358,6 +499,41 @@ static void on_server_failure(struct exchange *exchange, struct http_leg *server
 	find_upstream(exchange);
 }
 
+static int check_response_trailers(void *context, struct http_head *trailers)
+{
+	struct exchange *exchange = context;
+
+	return secrets_redact_trailers(exchange->services->secrets, trailers,
+				       &exchange->verdict.secret);
+}
+
+/* Secrets out of the head, and a filter for the body. False when the answer cannot go on, and the
+ * exchange is over. */
+static bool redact(struct exchange *exchange, struct http_leg *server)
+{
+	struct secret_store *secrets = exchange->services->secrets;
+	struct secret_verdict *verdict = &exchange->verdict.secret;
+	struct body_pipe *pipe = &exchange->response;
+	int error;
+
+	if (!secrets)
+		return true;
+	if (exchange->request.filter)
+		secret_filter_report(exchange->request.filter, verdict);
+	error = secrets_prepare_response(secrets, server->head,
+					 server->framing.kind != HTTP_FRAMING_NONE, verdict,
+					 &pipe->filter);
+	pipe->check_trailers = check_response_trailers;
+	pipe->context = exchange;
+	if (!error && verdict->refusal == SECRET_REFUSAL_NONE)
+		return true;
+	if (error)
+		answer(exchange, 502, false, "upstream_broken", "the answer's head is too large");
+	else
+		answer(exchange, 502, false, secret_refusal_code(verdict->refusal), verdict->hint);
+	return false;
+}
+
 static void upgrade(struct exchange *exchange, struct http_leg *server)
 {
 	struct http_leg *guest = exchange->guest;
@@ -368,6 +544,8 @@ static void upgrade(struct exchange *exchange, struct http_leg *server)
 		       "the server switched protocols and was not asked to, or not rightly");
 		return;
 	}
+	if (!redact(exchange, server))
+		return;
 	exchange->status = 101;
 	http_head_drop_connection_fields(server->head);
 	guest->upgrade = "websocket";
@@ -377,17 +555,21 @@ static void upgrade(struct exchange *exchange, struct http_leg *server)
 		finish(exchange, EXCHANGE_UPGRADED);
 }
 
-/* Interim responses go on to whoever can read them (RFC 9110 section 15.2). */
-static void relay_interim(struct exchange *exchange, struct http_leg *server)
+/* Interim responses go on to whoever can read them (RFC 9110 section 15.2). False when the exchange
+ * is over. */
+static bool relay_interim(struct exchange *exchange, struct http_leg *server)
 {
 	struct http_leg *guest = exchange->guest;
 	const struct http_framing none = { .kind = HTTP_FRAMING_NONE };
 
+	if (!redact(exchange, server))
+		return false;
 	if (!guest->is_old) {
 		http_head_drop_connection_fields(server->head);
 		(void)guest->ops->send_head(guest, server->head, &none);
 	}
 	server->ops->skip_head(server);
+	return true;
 }
 
 /* A server that goes on and on with interim responses. */
@@ -405,7 +587,8 @@ static bool begin_response(struct exchange *exchange, struct http_leg *server)
 			upgrade(exchange, server);
 			return false;
 		}
-		relay_interim(exchange, server);
+		if (!relay_interim(exchange, server))
+			return false;
 	}
 	if (server->receiving == HTTP_RECEIVING_HEAD)
 		return false;
@@ -417,6 +600,8 @@ static bool begin_response(struct exchange *exchange, struct http_leg *server)
 		answer(exchange, 502, false, "upstream_broken", "too many interim responses");
 		return false;
 	}
+	if (!redact(exchange, server))
+		return false;
 	exchange->status = http_head_status(server->head);
 	http_head_drop_connection_fields(server->head);
 	http_head_remove_all(server->head, "alt-svc");
@@ -447,6 +632,8 @@ static void relay_response(struct exchange *exchange, struct http_leg *server)
 		cut(exchange, "upstream_broken");
 		break;
 	case BODY_PIPE_BLOCKED:
+		cut(exchange, secret_refusal_code(SECRET_REFUSAL_TOKEN));
+		break;
 	case BODY_PIPE_SINK_FAILED:
 		cut(exchange, "guest_gone");
 		break;
@@ -457,10 +644,12 @@ static void relay(struct exchange *exchange)
 {
 	struct http_leg *server = upstream_leg(exchange->upstream);
 
-	if (!relay_request(exchange, server))
+	if (!relay_request(exchange, server) || !count_bytes(exchange))
 		return;
 	(void)server->ops->flush(server);
 	relay_response(exchange, server);
+	if (exchange->state == EXCHANGE_RELAYING && !count_bytes(exchange))
+		return;
 	/* Nothing is held back for more to come. */
 	(void)exchange->guest->ops->flush(exchange->guest);
 }
@@ -480,6 +669,7 @@ struct exchange *exchange_new(const struct services *services, const struct exch
 	exchange->done = done;
 	exchange->context = context;
 	exchange->started_ns = services_now_ns();
+	byte_buffer_init(&exchange->held, SECRET_SIGNED_BODY_MAX);
 	body_pipe_init(&exchange->request);
 	body_pipe_init(&exchange->response);
 	return exchange;
@@ -492,6 +682,7 @@ void exchange_free(struct exchange *exchange)
 	if (exchange->state != EXCHANGE_NEW)
 		tell(exchange, "guest_gone", false, NULL);
 	drop_upstream(exchange);
+	byte_buffer_release(&exchange->held);
 	body_pipe_release(&exchange->request);
 	body_pipe_release(&exchange->response);
 	free(exchange);
@@ -503,6 +694,8 @@ void exchange_turn(struct exchange *exchange)
 
 	if (exchange->state == EXCHANGE_NEW)
 		begin(exchange);
+	else if (exchange->state == EXCHANGE_HOLDING)
+		hold(exchange);
 	if (exchange->state == EXCHANGE_RELAYING)
 		relay(exchange);
 	if (exchange->state == EXCHANGE_OVER && done) {

@@ -2,6 +2,8 @@
 
 #include "proxy/egress_policy.h"
 #include "proxy/exchange.h"
+#include "proxy/secret_request.h"
+#include "proxy/secret_store.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -93,16 +95,76 @@ static bool set_authority(struct http_head *head, const struct exchange_origin *
 	return true;
 }
 
+/* ---- rules and secrets ---------------------------------------------------------------------- */
+
+bool request_check_secrets(const struct services *services, struct request_verdict *verdict)
+{
+	const struct secret_verdict *secret = &verdict->secret;
+
+	(void)services;
+	if (secret->refusal == SECRET_REFUSAL_NONE)
+		return true;
+	verdict->is_allowed = false;
+	return refuse(verdict, 403, secret_refusal_code(secret->refusal), "%s", secret->hint);
+}
+
+/* Rules may bind a secret to some requests of its host. */
+static bool check_bindings(const struct services *services, const struct http_head *head,
+			   struct request_verdict *verdict)
+{
+	for (size_t i = 0; i < secret_store_count(services->secrets); i++) {
+		struct egress_verdict judged;
+
+		if (!secret_set_has(&verdict->secret.used, i))
+			continue;
+		egress_policy_judge_secret(services->policy, verdict->limits,
+					   secret_store_get(services->secrets, i)->name, head,
+					   &judged);
+		if (!judged.allowed) {
+			snprintf(verdict->rule, sizeof(verdict->rule), "%s", judged.rule);
+			return refuse(verdict, 403, judged.reason, "%s", judged.hint);
+		}
+	}
+	return true;
+}
+
+static bool put_secrets(const struct services *services, const struct exchange_origin *origin,
+			struct http_head *head, const uint8_t *body_digest,
+			struct request_verdict *verdict)
+{
+	const struct secret_request request = {
+		.host = origin->name,
+		.port = origin->port,
+		.is_verified = origin->is_tls,
+		.body_digest = body_digest,
+	};
+	int error;
+
+	if (!services->secrets)
+		return true;
+	error = secrets_prepare_request(services->secrets, head, &request, &verdict->secret);
+	if (error == -E2BIG)
+		return refuse(verdict, 431, "head_too_large", "the head has no room left");
+	if (error)
+		return refuse(verdict, 503, "out_of_memory", "the broker is out of memory");
+	return request_check_secrets(services, verdict) && check_bindings(services, head, verdict);
+}
+
 static bool check_rules(const struct services *services, const struct exchange_origin *origin,
-			const struct http_head *head, struct request_verdict *verdict)
+			struct http_head *head, struct request_verdict *verdict)
 {
 	struct egress_verdict judged;
 
 	egress_policy_judge_request(services->policy, &origin->name, origin->port, head, &judged);
 	snprintf(verdict->rule, sizeof(verdict->rule), "%s", judged.rule);
-	if (!judged.allowed)
-		return refuse(verdict, 403, judged.reason, "%s", judged.hint);
-	return true;
+	verdict->limits = judged.limits;
+	if (judged.allowed)
+		return put_secrets(services, origin, head, NULL, verdict);
+	/* It goes nowhere; but that it carries a decoy is what a person wants to know first. */
+	if (services->secrets && !put_secrets(services, origin, head, NULL, verdict) &&
+	    verdict->secret.refusal == SECRET_REFUSAL_CANARY)
+		return false;
+	return refuse(verdict, 403, judged.reason, "%s", judged.hint);
 }
 
 void request_check(const struct services *services, const struct exchange_origin *origin,
@@ -120,4 +182,26 @@ void request_check(const struct services *services, const struct exchange_origin
 				  check_names(head, origin, ret_verdict) &&
 				  set_authority(head, origin, ret_verdict) &&
 				  check_rules(services, origin, head, ret_verdict);
+}
+
+void request_check_signed(const struct services *services, const struct exchange_origin *origin,
+			  struct http_leg *guest, const uint8_t *body_digest,
+			  struct request_verdict *verdict)
+{
+	verdict->is_allowed = put_secrets(services, origin, guest->head, body_digest, verdict);
+}
+
+void request_secret_names(const struct services *services, const struct request_verdict *verdict,
+			  char names[REQUEST_SECRETS_MAX])
+{
+	size_t length = 0;
+
+	names[0] = '\0';
+	for (size_t i = 0; services->secrets && i < secret_store_count(services->secrets); i++) {
+		if (!secret_set_has(&verdict->secret.used, i) || length >= REQUEST_SECRETS_MAX)
+			continue;
+		length += (size_t)snprintf(names + length, REQUEST_SECRETS_MAX - length, "%s%s",
+					   length > 0 ? "," : "",
+					   secret_store_get(services->secrets, i)->name);
+	}
 }

@@ -14,7 +14,7 @@ build=$1
 root=$2$3
 source=$(dirname -- "$(readlink -f -- "$0")")/..
 
-daemons=(matchlock-audit matchlock-fsserver matchlock-vmm)
+daemons=(matchlock-audit matchlock-fsserver matchlock-proxy matchlock-vmm)
 for file in matchlock "${daemons[@]}" initramfs.cpio; do
 	if [ ! -e "$build/$file" ]; then
 		echo "install: $build/$file is missing; run \`make\` first" >&2
