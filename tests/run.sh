@@ -7,12 +7,14 @@
 #   tests/run.sh NAME...            those tests by file name (without .sh); asan/e2e/NAME: that
 #                                   end-to-end test with the sanitizers
 #
+# MATCHLOCK_TEST_JOBS says how many run at a time (2); MATCHLOCK_TEST_TIMEOUT how many seconds each may take.
 # With MATCHLOCK_LONG=1 "everything" includes trimmed_kernel, which wants a kernel from make guest-kernel.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 started=0
 logs=$(mktemp -d)
+: >"$logs/.counts"
 trap 'rm -rf "$logs"' EXIT
 export MATCHLOCK_BUILD="${MATCHLOCK_BUILD:-build/release}"
 export CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent CK_DEFAULT_TIMEOUT=120
@@ -27,16 +29,21 @@ export XDG_CONFIG_HOME="$logs/config"
 # Everybody tests on the same kernel, whatever the cache has; MATCHLOCK_KERNEL=trimmed tests the other.
 export MATCHLOCK_KERNEL="${MATCHLOCK_KERNEL:-debian}"
 limit=${MATCHLOCK_TEST_TIMEOUT:-900}
+# Programs that run at a time. Much of a test is waiting, for a VM to boot or for a time limit.
+at_once=${MATCHLOCK_TEST_JOBS:-2}
+# These take minutes: first, so that the last to end does not end alone.
+long=(ordinary_user workloads build_inside main_job egress files guest_boot)
 
-# run_one NAME COMMAND...: one test program; adds its results to the totals.
+# run_one NAME COMMAND...: one test program; says how it went in one piece, for others run beside
+# it, and leaves its counts in a file.
 run_one()
 {
-	local name=$1 log="$logs/log" limit=$limit status ok bad skip planned began took
+	local name=$1 log limit=$limit status ok bad skip planned began took
 	shift
+	log=$logs/${name//\//,}
 	began=$SECONDS
 	# This one is nearly all the others once more.
 	[ "$name" != e2e/ordinary_user ] || limit=$((3 * limit))
-	[ -t 1 ] && printf '  %-40s ...\r' "$name"
 	timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
 	status=$?
 	took=$((SECONDS - began))
@@ -56,14 +63,28 @@ run_one()
 		echo "not ok - planned $planned tests, ran $((ok + bad + skip))" >>"$log"
 		bad=$((bad + 1))
 	fi
-	passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
-	printf '  %-40s %4d passed %3d failed %3d skipped  %4d s\n' "$name" "$ok" "$bad" "$skip" "$took"
-	grep -iE '^(ok .*|1\.\.0 )# skip' "$log" | sed 's/^/    /'
-	if [ "$bad" -ne 0 ]; then
-		grep -E '^not ok' "$log" | sed 's/^/    /'
-		echo "    ---- output of $name"
-		tail -n 80 "$log" | sed 's/^/    | /'
-	fi
+	{
+		flock 9
+		echo "$ok $bad $skip" >>"$logs/.counts"
+		printf '  %-40s %4d passed %3d failed %3d skipped  %4d s\n' "$name" "$ok" "$bad" "$skip" "$took"
+		grep -iE '^(ok .*|1\.\.0 )# skip' "$log" | sed 's/^/    /'
+		if [ "$bad" -ne 0 ]; then
+			grep -E '^not ok' "$log" | sed 's/^/    /'
+			echo "    ---- output of $name"
+			tail -n 80 "$log" | sed 's/^/    | /'
+		fi
+	} 9>>"$logs/.lock"
+}
+
+# start NAME COMMAND...: the same beside others, as soon as there is room.
+start()
+{
+	while [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; do
+		wait -n
+	done
+	[ -t 1 ] && printf '  %-40s ...\r' "$1"
+	started=$((started + 1))
+	run_one "$@" &
 }
 
 run_unit()
@@ -71,7 +92,7 @@ run_unit()
 	local variant=$1 test
 	for test in tests/unit/*_test.c; do
 		test=$(basename "$test" .c)
-		run_one "$variant/$test" "build/$variant/tests/unit/$test"
+		start "$variant/$test" "build/$variant/tests/unit/$test"
 	done
 }
 
@@ -79,22 +100,29 @@ run_unit_tsan()
 {
 	local name
 	for name in "${threaded[@]}"; do
-		run_one "tsan/${name}_test" "build/tsan/tests/unit/${name}_test"
+		start "tsan/${name}_test" "build/tsan/tests/unit/${name}_test"
 	done
 }
 
 run_e2e()
 {
-	local test
-	for test in tests/e2e/*.sh; do
-		[ "$test" != tests/e2e/trimmed_kernel.sh ] || [ -n "${MATCHLOCK_LONG:-}" ] || continue
-		run_one "e2e/$(basename "$test" .sh)" bash "$test"
+	local name names=()
+	for name in "${long[@]}"; do
+		[ ! -f "tests/e2e/$name.sh" ] || names+=("$name")
+	done
+	for name in tests/e2e/*.sh; do
+		name=$(basename "$name" .sh)
+		[ "$name" != trimmed_kernel ] || [ -n "${MATCHLOCK_LONG:-}" ] || continue
+		case " ${long[*]} " in *" $name "*) ;; *) names+=("$name") ;; esac
+	done
+	for name in "${names[@]}"; do
+		start "e2e/$name" bash "tests/e2e/$name.sh"
 	done
 }
 
 run_e2e_asan() # NAME
 {
-	run_one "asan/e2e/$1" env MATCHLOCK_BUILD=build/asan bash "tests/e2e/$1.sh"
+	start "asan/e2e/$1" env MATCHLOCK_BUILD=build/asan bash "tests/e2e/$1.sh"
 }
 
 case "${1:-}" in
@@ -102,26 +130,35 @@ case "${1:-}" in
 	if [ "${2:-release}" = tsan ]; then run_unit_tsan; else run_unit "${2:-release}"; fi
 	;;
 "")
-	run_unit release
-	run_unit asan
-	run_unit_tsan
+	run_e2e
 	for name in "${sanitized[@]}"; do
 		run_e2e_asan "$name"
 	done
-	run_e2e
+	run_unit release
+	run_unit asan
+	run_unit_tsan
 	;;
 *)
 	for name in "$@"; do
 		if [ "${name#asan/e2e/}" != "$name" ]; then
 			run_e2e_asan "${name#asan/e2e/}"
 		elif [ -f "tests/e2e/$name.sh" ]; then
-			run_one "e2e/$name" bash "tests/e2e/$name.sh"
+			start "e2e/$name" bash "tests/e2e/$name.sh"
 		else
-			run_one "release/$name" "build/release/tests/unit/$name"
+			start "release/$name" "build/release/tests/unit/$name"
 		fi
 	done
 	;;
 esac
 
+wait
+while read -r ok bad skip; do
+	passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
+	started=$((started - 1))
+done <"$logs/.counts"
+if [ "$started" -ne 0 ]; then
+	echo "  $started test programs have no result"
+	failed=$((failed + started))
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
