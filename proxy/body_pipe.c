@@ -13,76 +13,86 @@
 void body_pipe_init(struct body_pipe *pipe)
 {
 	*pipe = (struct body_pipe){ .state = BODY_PIPE_OPEN };
-	byte_buffer_init(&pipe->raw, RAW_MAX);
-	byte_buffer_init(&pipe->out, OUT_MAX);
+	for (size_t i = 0; i <= BODY_PIPE_FILTERS_MAX; i++)
+		byte_buffer_init(&pipe->buffers[i], i == 0 ? RAW_MAX : OUT_MAX);
+}
+
+void body_pipe_add(struct body_pipe *pipe, struct body_filter *filter)
+{
+	if (filter)
+		pipe->filters[pipe->filter_count++] = filter;
 }
 
 void body_pipe_take(struct body_pipe *pipe, struct byte_buffer *held)
 {
-	struct byte_buffer *into = pipe->filter ? &pipe->raw : &pipe->out;
-
-	byte_buffer_release(into);
-	*into = *held;
+	byte_buffer_release(&pipe->buffers[0]);
+	pipe->buffers[0] = *held;
 	byte_buffer_init(held, held->max);
 }
 
 void body_pipe_release(struct body_pipe *pipe)
 {
-	if (pipe->filter)
-		pipe->filter->free(pipe->filter);
-	pipe->filter = NULL;
-	byte_buffer_release(&pipe->raw);
-	byte_buffer_release(&pipe->out);
+	for (size_t i = 0; i < pipe->filter_count; i++)
+		pipe->filters[i]->free(pipe->filters[i]);
+	for (size_t i = 0; i <= BODY_PIPE_FILTERS_MAX; i++)
+		byte_buffer_release(&pipe->buffers[i]);
+	pipe->filter_count = 0;
 }
 
-/* From `raw` through the filter; `is_last` when no more will come into `raw`. Returns how much of
- * it went. */
-static size_t run_filter(struct body_pipe *pipe, bool is_last)
+/* Through the filter at `index`; `is_last` when no more will come before it. Returns how much of it
+ * went. */
+static size_t run_filter(struct body_pipe *pipe, size_t index, bool is_last)
 {
-	size_t queued = byte_buffer_length(&pipe->raw);
-	size_t length = MIN_OF(queued, RAW_MAX);
+	struct body_filter *filter = pipe->filters[index];
+	struct byte_buffer *in = &pipe->buffers[index];
+	struct byte_buffer *out = &pipe->buffers[index + 1];
+	size_t length = MIN_OF(byte_buffer_length(in), RAW_MAX);
 	int result;
 
-	is_last = is_last && length == queued;
-	if (pipe->filter_ended || (length == 0 && !is_last))
+	is_last = is_last && length == byte_buffer_length(in);
+	if (pipe->filters_ended > index || (length == 0 && !is_last))
 		return 0;
-	result = pipe->filter->feed(pipe->filter, byte_buffer_front(&pipe->raw), length, is_last,
-				    &pipe->out);
-	if (result == -ENOBUFS && byte_buffer_length(&pipe->out) > 0)
+	result = filter->feed(filter, byte_buffer_front(in), length, is_last, out);
+	if (result == -ENOBUFS && byte_buffer_length(out) > 0)
 		return 0;
 	if (result) {
 		pipe->state = result == -EACCES ? BODY_PIPE_BLOCKED : BODY_PIPE_SINK_FAILED;
+		pipe->blocked_by = index;
 		return 0;
 	}
-	byte_buffer_consume(&pipe->raw, length);
-	pipe->filter_ended = is_last;
+	byte_buffer_consume(in, length);
+	pipe->filters_ended += is_last ? 1 : 0;
 	return length;
 }
 
-/* Returns how much went through the filter. */
+/* Returns how much went through filters. */
 static size_t receive(struct body_pipe *pipe, struct http_leg *from)
 {
+	size_t moved = 0;
+
 	if (from->receiving == HTTP_RECEIVING_BODY)
-		from->ops->receive(from, pipe->filter ? &pipe->raw : &pipe->out);
-	if (pipe->filter)
-		return run_filter(pipe, from->receiving == HTTP_RECEIVING_ENDED);
-	pipe->filter_ended = from->receiving == HTTP_RECEIVING_ENDED;
-	return 0;
+		from->ops->receive(from, &pipe->buffers[0]);
+	for (size_t i = 0; i < pipe->filter_count && pipe->state == BODY_PIPE_OPEN; i++)
+		moved += run_filter(pipe, i,
+				    from->receiving == HTTP_RECEIVING_ENDED &&
+					    pipe->filters_ended >= i);
+	return moved;
 }
 
 /* Returns how many bytes the sending leg took. */
 static size_t pass_on(struct body_pipe *pipe, struct http_leg *to)
 {
+	struct byte_buffer *out = &pipe->buffers[pipe->filter_count];
 	size_t room = to->ops->room(to);
 	size_t length;
 
-	if (room == 0 && byte_buffer_length(&pipe->out) > 0) {
+	if (room == 0 && byte_buffer_length(out) > 0) {
 		(void)to->ops->flush(to);
 		room = to->ops->room(to);
 	}
-	length = MIN_OF(room, byte_buffer_length(&pipe->out));
-	if (length > 0 && to->ops->send_body(to, byte_buffer_front(&pipe->out), length) == 0) {
-		byte_buffer_consume(&pipe->out, length);
+	length = MIN_OF(room, byte_buffer_length(out));
+	if (length > 0 && to->ops->send_body(to, byte_buffer_front(out), length) == 0) {
+		byte_buffer_consume(out, length);
 		pipe->moved += length;
 	}
 	if (to->send_failed)
@@ -92,11 +102,13 @@ static size_t pass_on(struct body_pipe *pipe, struct http_leg *to)
 
 static void end(struct body_pipe *pipe, struct http_leg *from, struct http_leg *to)
 {
-	if (!pipe->filter_ended || byte_buffer_length(&pipe->out) > 0)
+	if (from->receiving != HTTP_RECEIVING_ENDED || pipe->filters_ended < pipe->filter_count ||
+	    byte_buffer_length(&pipe->buffers[pipe->filter_count]) > 0)
 		return;
 	if (from->trailers && pipe->check_trailers &&
 	    pipe->check_trailers(pipe->context, from->trailers)) {
 		pipe->state = BODY_PIPE_BLOCKED;
+		pipe->blocked_by = pipe->filter_count;
 		return;
 	}
 	pipe->state = to->ops->send_end(to, from->trailers) == 0 ? BODY_PIPE_ENDED

@@ -1,6 +1,6 @@
 /*
- * Moves a message's body from the leg that receives it to the leg that sends it, through a filter
- * if there is one, in bounded memory and without holding anything back.
+ * Moves a message's body from the leg that receives it to the leg that sends it, through filters if
+ * there are any, in bounded memory and without holding anything back but what a filter does.
  */
 #ifndef PROXY_BODY_PIPE_H
 #define PROXY_BODY_PIPE_H
@@ -15,24 +15,30 @@
 enum body_pipe_state {
 	BODY_PIPE_OPEN,
 	BODY_PIPE_ENDED,	 /* all of it is with the sending leg, its end included */
-	BODY_PIPE_BLOCKED,	 /* filter or check_trailers does not let it go on */
+	BODY_PIPE_BLOCKED,	 /* a filter or check_trailers does not let it go on */
 	BODY_PIPE_SOURCE_FAILED, /* the receiving leg's `problem` says why */
 	BODY_PIPE_SINK_FAILED,
 };
 
+#define BODY_PIPE_FILTERS_MAX 4u
+
 struct body_pipe {
-	struct byte_buffer raw; /* before the filter; unused without one */
-	struct byte_buffer out;
-	struct body_filter *filter; /* owned; set before the first move, or NULL */
+	size_t filter_count;
+	struct body_filter *filters[BODY_PIPE_FILTERS_MAX]; /* owned; in the order of passage */
+	struct byte_buffer
+		buffers[BODY_PIPE_FILTERS_MAX + 1]; /* before each, and behind the last */
+	size_t filters_ended;			    /* so many of them have had their last byte */
+	size_t blocked_by; /* BODY_PIPE_BLOCKED: index of the filter; else their count */
 	/* Called before trailers go on, which it may change; not 0: they may not. Or NULL. */
 	int (*check_trailers)(void *context, struct http_head *trailers);
 	void *context;
-	bool filter_ended;
 	enum body_pipe_state state;
 	uint64_t moved; /* bytes given to the sending leg */
 };
 
 void body_pipe_init(struct body_pipe *pipe);
+/* Before the first move. Takes over the filter; NULL is none. */
+void body_pipe_add(struct body_pipe *pipe, struct body_filter *filter);
 /* Takes over a body that has come whole already, up to `held->max` bytes; to be moved from there.
  */
 void body_pipe_take(struct body_pipe *pipe, struct byte_buffer *held);

@@ -54,3 +54,84 @@ unsigned client_hello_protocols(const uint8_t *data, size_t length)
 	}
 	return byte_reader_done(&reader) && byte_reader_ok(&list) ? protocols : 0;
 }
+
+#define RECORD_HANDSHAKE 22
+#define MESSAGE_CLIENT_HELLO 1
+#define EXTENSION_SERVER_NAME 0
+#define RANDOM_SIZE 32u
+
+static uint16_t read_u16(struct byte_reader *reader)
+{
+	uint16_t high = byte_reader_u8(reader);
+
+	return (uint16_t)(high << 8 | byte_reader_u8(reader));
+}
+
+static int find_server_name(struct byte_reader *extensions, struct host_name *ret_name)
+{
+	const uint8_t *found = NULL;
+	size_t found_length = 0;
+
+	while (byte_reader_remaining(extensions) > 0) {
+		uint16_t type = read_u16(extensions);
+		struct byte_reader data = read_vector(extensions, 2);
+
+		if (!byte_reader_ok(extensions))
+			return -EBADMSG;
+		if (type != EXTENSION_SERVER_NAME)
+			continue;
+		/* The server might take the other one. */
+		if (found)
+			return -EBADMSG;
+		found = data.data;
+		found_length = data.length;
+	}
+	return found ? client_hello_server_name(found, found_length, ret_name) : -ENOENT;
+}
+
+/* The message's body, up to its extensions. */
+static int parse_message(struct byte_reader *message, struct host_name *ret_name)
+{
+	struct byte_reader extensions;
+
+	(void)read_u16(message);
+	(void)byte_reader_bytes(message, RANDOM_SIZE);
+	(void)read_vector(message, 1); /* session */
+	(void)read_vector(message, 2); /* cipher suites */
+	(void)read_vector(message, 1); /* compression */
+	if (!byte_reader_ok(message))
+		return -EBADMSG;
+	if (byte_reader_remaining(message) == 0)
+		return -ENOENT;
+	extensions = read_vector(message, 2);
+	if (!byte_reader_done(message))
+		return -EBADMSG;
+	return find_server_name(&extensions, ret_name);
+}
+
+int client_hello_record(const uint8_t *data, size_t length, struct host_name *ret_name)
+{
+	struct byte_reader reader;
+	struct byte_reader record;
+	struct byte_reader message;
+	size_t record_length;
+
+	if (length > 0 && data[0] != RECORD_HANDSHAKE)
+		return -EBADMSG;
+	if (length < 5)
+		return -EAGAIN;
+	record_length = (size_t)data[3] << 8 | data[4];
+	if (record_length > CLIENT_HELLO_RECORD_MAX - 5)
+		return -EBADMSG;
+	if (length < 5 + record_length)
+		return -EAGAIN;
+	byte_reader_init(&reader, data + 5, record_length);
+	record = reader;
+	if (byte_reader_u8(&record) != MESSAGE_CLIENT_HELLO || byte_reader_u8(&record) != 0)
+		return -EBADMSG;
+	message = read_vector(&record, 2);
+	/* A message over several records, or another behind it. */
+	if (!byte_reader_done(&record))
+		return -EBADMSG;
+	return parse_message(&message, ret_name);
+}

@@ -2,8 +2,10 @@
 
 #include "base/checked.h"
 #include "proxy/answer.h"
+#include "proxy/body_limit.h"
 #include "proxy/body_pipe.h"
 #include "proxy/egress_report.h"
+#include "proxy/git_push.h"
 #include "proxy/request_check.h"
 #include "proxy/secret_filter.h"
 #include "proxy/secret_request.h"
@@ -60,7 +62,12 @@ struct exchange {
 	struct byte_buffer held; /* HOLDING */
 	struct body_pipe request;
 	struct body_pipe response;
-	uint64_t spent;	     /* bytes of bodies that were counted against the rule's budget */
+	/* In `request` and `response`, borrowed; each may be NULL. */
+	struct body_filter *request_secrets;
+	struct body_filter *request_limit;
+	struct body_filter *request_push;
+	struct body_filter *response_secrets;
+	struct body_filter *response_limit;
 	exchange_done *done; /* NULL once it was called */
 	void *context;
 	enum exchange_outcome outcome;
@@ -100,8 +107,8 @@ static void tell(struct exchange *exchange, const char *reason, bool is_denial, 
 	if (exchange->is_reported)
 		return;
 	exchange->is_reported = true;
-	if (exchange->request.filter)
-		secret_filter_report(exchange->request.filter, &verdict->secret);
+	if (exchange->request_secrets)
+		secret_filter_report(exchange->request_secrets, &verdict->secret);
 	request_secret_names(exchange->services, verdict, secrets);
 	entry.secrets = secrets[0] ? secrets : NULL;
 	if (is_denial)
@@ -314,28 +321,46 @@ static bool is_coded(const struct http_head *head)
 	return index >= 0 && !http_text_is(http_head_field(head, (size_t)index).value, "identity");
 }
 
+/* Filters for a body of the request: what is put in first, what is counted last. 0, -EACCES with
+ * the verdict, or -ENOMEM. */
 static int prepare_body(struct exchange *exchange)
 {
+	const struct services *services = exchange->services;
+	struct request_verdict *verdict = &exchange->verdict;
 	struct body_pipe *pipe = &exchange->request;
-	const struct secret_store *secrets = exchange->services->secrets;
+	int error = request_check_push(services, exchange->guest, &exchange->request_push, verdict);
 
-	if (!secrets || exchange->guest->framing.kind == HTTP_FRAMING_NONE)
-		return 0;
-	pipe->check_trailers = check_request_trailers;
-	pipe->context = exchange;
-	if (is_coded(exchange->guest->head))
-		return 0;
-	pipe->filter = secret_request_filter_new(secrets, &exchange->verdict.secret.bound,
-						 exchange->origin->is_tls);
-	return pipe->filter ? 0 : -ENOMEM;
+	if (error || exchange->guest->framing.kind == HTTP_FRAMING_NONE) {
+		body_pipe_add(pipe, exchange->request_push);
+		return error;
+	}
+	if (services->secrets) {
+		pipe->check_trailers = check_request_trailers;
+		pipe->context = exchange;
+	}
+	if (services->secrets && !is_coded(exchange->guest->head)) {
+		exchange->request_secrets = secret_request_filter_new(
+			services->secrets, &verdict->secret.bound, exchange->origin->is_tls);
+		error = exchange->request_secrets ? 0 : -ENOMEM;
+	}
+	body_pipe_add(pipe, exchange->request_secrets);
+	body_pipe_add(pipe, exchange->request_push);
+	if (body_limit_is_needed(verdict->limits, false)) {
+		exchange->request_limit = body_limit_new(services->policy, verdict->limits, false);
+		error = exchange->request_limit ? error : -ENOMEM;
+	}
+	body_pipe_add(pipe, exchange->request_limit);
+	return error;
 }
 
 /* Everything is known: to the server with it. */
 static void send_on(struct exchange *exchange)
 {
-	if (!exchange->verdict.is_allowed)
+	int error = exchange->verdict.is_allowed ? prepare_body(exchange) : -EACCES;
+
+	if (error == -EACCES)
 		refuse(exchange);
-	else if (prepare_body(exchange) < 0 || prepare_head(exchange) < 0)
+	else if (error || prepare_head(exchange) < 0)
 		answer(exchange, 431, false, "head_too_large", "the head has no room left");
 	else
 		find_upstream(exchange);
@@ -411,48 +436,29 @@ static void begin(struct exchange *exchange)
 		send_on(exchange);
 }
 
-/* A placeholder in the body or its trailers that may not go there; what was before it has gone. The
- * server's connection ends in the middle of the message. */
+/* A body that may not go on; what was before the place has gone. The server's connection ends in
+ * the middle of the message. */
 static void refuse_body(struct exchange *exchange)
 {
+	struct body_pipe *pipe = &exchange->request;
 	struct request_verdict *verdict = &exchange->verdict;
+	struct body_filter *blocker = pipe->blocked_by < pipe->filter_count
+					      ? pipe->filters[pipe->blocked_by]
+					      : exchange->request_secrets;
 
-	if (exchange->request.filter)
-		secret_filter_report(exchange->request.filter, &verdict->secret);
-	(void)request_check_secrets(exchange->services, verdict);
+	if (blocker && blocker == exchange->request_limit)
+		request_refuse(verdict, body_limit_verdict(blocker));
+	else if (blocker && blocker == exchange->request_push)
+		request_refuse(verdict, git_push_verdict(blocker));
+	else if (exchange->request_secrets)
+		secret_filter_report(exchange->request_secrets, &verdict->secret);
+	(void)request_check_secrets(verdict);
 	tell(exchange, verdict->reason, true, verdict->hint);
 	drop_upstream(exchange);
 	if (exchange->response_begun)
 		cut(exchange, verdict->reason);
 	else
 		refuse(exchange);
-}
-
-/* False, and the exchange is over, when bodies are larger than their rule allows. */
-static bool count_bytes(struct exchange *exchange)
-{
-	const struct egress_rule *limits = exchange->verdict.limits;
-	uint64_t moved = exchange->request.moved + exchange->response.moved;
-	const char *reason = NULL;
-
-	if (!limits)
-		return true;
-	if (exchange->request.moved > limits->body_bytes_max)
-		reason = "body_too_large";
-	else if (exchange->response.moved > limits->response_bytes_max)
-		reason = "response_too_large";
-	else if (egress_policy_spend(exchange->services->policy, limits, moved - exchange->spent))
-		reason = "bytes_exhausted";
-	exchange->spent = moved;
-	if (!reason)
-		return true;
-	tell(exchange, reason, true, NULL);
-	drop_upstream(exchange);
-	if (exchange->response_begun)
-		cut(exchange, reason);
-	else
-		answer(exchange, 403, true, reason, "the rule for this host limits bodies");
-	return false;
 }
 
 /* False when the exchange is over. */
@@ -518,11 +524,11 @@ static bool redact(struct exchange *exchange, struct http_leg *server)
 
 	if (!secrets)
 		return true;
-	if (exchange->request.filter)
-		secret_filter_report(exchange->request.filter, verdict);
+	if (exchange->request_secrets)
+		secret_filter_report(exchange->request_secrets, verdict);
 	error = secrets_prepare_response(secrets, server->head,
 					 server->framing.kind != HTTP_FRAMING_NONE, verdict,
-					 &pipe->filter);
+					 &exchange->response_secrets);
 	pipe->check_trailers = check_response_trailers;
 	pipe->context = exchange;
 	if (!error && verdict->refusal == SECRET_REFUSAL_NONE)
@@ -532,6 +538,21 @@ static bool redact(struct exchange *exchange, struct http_leg *server)
 	else
 		answer(exchange, 502, false, secret_refusal_code(verdict->refusal), verdict->hint);
 	return false;
+}
+
+/* The filters of a final answer's body. False when there is no memory, and the exchange is over. */
+static bool limit_response(struct exchange *exchange)
+{
+	const struct egress_rule *limits = exchange->verdict.limits;
+
+	body_pipe_add(&exchange->response, exchange->response_secrets);
+	if (!body_limit_is_needed(limits, true))
+		return true;
+	exchange->response_limit = body_limit_new(exchange->services->policy, limits, true);
+	body_pipe_add(&exchange->response, exchange->response_limit);
+	if (!exchange->response_limit)
+		answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
+	return exchange->response_limit != NULL;
 }
 
 static void upgrade(struct exchange *exchange, struct http_leg *server)
@@ -602,6 +623,8 @@ static bool begin_response(struct exchange *exchange, struct http_leg *server)
 	}
 	if (!redact(exchange, server))
 		return false;
+	if (!limit_response(exchange))
+		return false;
 	exchange->status = http_head_status(server->head);
 	http_head_drop_connection_fields(server->head);
 	http_head_remove_all(server->head, "alt-svc");
@@ -632,7 +655,11 @@ static void relay_response(struct exchange *exchange, struct http_leg *server)
 		cut(exchange, "upstream_broken");
 		break;
 	case BODY_PIPE_BLOCKED:
-		cut(exchange, secret_refusal_code(SECRET_REFUSAL_TOKEN));
+		if (exchange->response_limit &&
+		    exchange->response.blocked_by + 1 == exchange->response.filter_count)
+			cut(exchange, body_limit_verdict(exchange->response_limit)->reason);
+		else
+			cut(exchange, secret_refusal_code(SECRET_REFUSAL_TOKEN));
 		break;
 	case BODY_PIPE_SINK_FAILED:
 		cut(exchange, "guest_gone");
@@ -644,12 +671,10 @@ static void relay(struct exchange *exchange)
 {
 	struct http_leg *server = upstream_leg(exchange->upstream);
 
-	if (!relay_request(exchange, server) || !count_bytes(exchange))
+	if (!relay_request(exchange, server))
 		return;
 	(void)server->ops->flush(server);
 	relay_response(exchange, server);
-	if (exchange->state == EXCHANGE_RELAYING && !count_bytes(exchange))
-		return;
 	/* Nothing is held back for more to come. */
 	(void)exchange->guest->ops->flush(exchange->guest);
 }

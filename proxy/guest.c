@@ -1,5 +1,6 @@
 #include "proxy/guest.h"
 
+#include "proxy/client_hello.h"
 #include "proxy/egress_policy.h"
 #include "proxy/egress_report.h"
 #include "proxy/exchange.h"
@@ -29,6 +30,7 @@ enum guest_state {
 	GUEST_HELLO,   /* the struct egress_hello has not all come */
 	GUEST_FIRST,   /* nor the first byte behind it */
 	GUEST_TLS,     /* handshake, up to the ClientHello and after the answer to it */
+	GUEST_PASSED,  /* TLS that is passed through: its ClientHello has not all come */
 	GUEST_PARKED,  /* waits for a server's connection, `upstream` */
 	GUEST_HTTP,    /* requests; `exchange` while there is one */
 	GUEST_TUNNEL,  /* `upstream`, `tunnel` */
@@ -61,6 +63,8 @@ struct guest {
 	struct http1_codec codec;
 	struct exchange *exchange;
 	struct upstream *upstream;
+	struct byte_buffer early; /* of a tunnel that never was HTTP: empty */
+	char *rule;		  /* owned; of such a tunnel */
 	struct tunnel tunnel;
 	size_t discarded;
 	uint64_t started_ns;
@@ -107,6 +111,8 @@ static void leave(struct guest *guest)
 	guests->count--;
 	if (guest->has_codec)
 		http1_codec_release(&guest->codec);
+	byte_buffer_release(&guest->early);
+	free(guest->rule);
 	free(guest);
 }
 
@@ -142,6 +148,7 @@ static void deny(struct guest *guest, const char *reason, const char *hint)
 static void start_closing(struct guest *guest)
 {
 	guest->state = GUEST_CLOSING;
+	guest->wants_turn = true;
 	set_deadline(guest, CLOSING_MS);
 }
 
@@ -271,6 +278,7 @@ static void end_tunnel(struct guest *guest)
 		.address = upstream_address(guest->upstream),
 		.protocol = guest->has_codec ? "websocket" : "tcp",
 		.reason = guest->tunnel.failed ? "broken" : NULL,
+		.rule = guest->rule,
 		.sent = guest->tunnel.out.moved,
 		.received = guest->tunnel.in.moved,
 		.duration_ns = services_now_ns() - guest->started_ns,
@@ -283,7 +291,7 @@ static void end_tunnel(struct guest *guest)
 static void turn_tunnel(struct guest *guest)
 {
 	/* The answer that opened it goes first. */
-	if (!guest->codec.leg.ops->flush(&guest->codec.leg))
+	if (guest->has_codec && !guest->codec.leg.ops->flush(&guest->codec.leg))
 		return;
 	if (!tunnel_turn(&guest->tunnel))
 		end_tunnel(guest);
@@ -304,10 +312,89 @@ static void start_tunnel(struct guest *guest)
 	struct stream *stream =
 		upstream_open_tunnel(guest->upstream, on_tunnel_ready, guest, &input);
 
-	tunnel_init(&guest->tunnel, &guest->stream, &guest->codec.input, stream, input);
+	tunnel_init(&guest->tunnel, &guest->stream,
+		    guest->has_codec ? &guest->codec.input : &guest->early, stream, input);
 	guest->started_ns = services_now_ns();
 	guest->state = GUEST_TUNNEL;
 	guest->deadline_ms = 0;
+}
+
+static void tell_unreached(struct guest *guest, const struct upstream_failure *failure)
+{
+	const struct egress_entry entry = {
+		.operation = "tunnel",
+		.host = guest->origin.name.text,
+		.port = guest->origin.port,
+		.protocol = "tcp",
+		.reason = failure->reason,
+		.rule = guest->rule,
+		.duration_ns = services_now_ns() - guest->started_ns,
+	};
+
+	egress_report_connection(guest->guests->services->report, &entry);
+}
+
+static void on_tunnel_connected(void *context, struct upstream *upstream,
+				const struct upstream_failure *failure)
+{
+	struct guest *guest = context;
+
+	enter(guest);
+	guest->upstream = upstream;
+	if (upstream) {
+		start_tunnel(guest);
+		turn_tunnel(guest);
+	} else {
+		tell_unreached(guest, failure);
+		stream_reset(&guest->stream);
+		close_guest(guest);
+	}
+	leave(guest);
+}
+
+/* By a rule for it, or passed through: bytes that nobody looks at. */
+static void connect_tunnel(struct guest *guest)
+{
+	const struct upstream_target target = {
+		.name = guest->origin.name,
+		.port = guest->origin.port,
+	};
+
+	guest->started_ns = services_now_ns();
+	byte_buffer_init(&guest->early, TUNNEL_BUFFER_MAX);
+	if (upstream_connect(guest->guests->services->upstreams, &target, on_tunnel_connected,
+			     guest, &guest->upstream) < 0) {
+		deny(guest, "too_many_connections", "the broker has no resources left");
+		return;
+	}
+	guest->state = GUEST_PARKED;
+	guest->deadline_ms = 0;
+}
+
+/* Only to the host that the connection is for, as far as its TLS says. */
+static bool step_passed(struct guest *guest)
+{
+	uint8_t record[CLIENT_HELLO_RECORD_MAX];
+	ssize_t count =
+		recv(stream_fd(&guest->stream), record, sizeof(record), MSG_PEEK | MSG_DONTWAIT);
+	struct host_name name;
+	int result;
+
+	if (count < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (count <= 0) {
+		close_guest(guest);
+		return true;
+	}
+	result = client_hello_record(record, (size_t)count, &name);
+	if (result == -EAGAIN)
+		return false;
+	if (result || !host_name_equal(&name, &guest->origin.name))
+		deny(guest, "host_mismatch",
+		     "what is passed through must be TLS with the server name that was looked up");
+	else
+		connect_tunnel(guest);
+	return true;
 }
 
 /* ---- TLS ------------------------------------------------------------------------------------ */
@@ -443,6 +530,28 @@ static void step_parked(struct guest *guest)
 
 /* ---- the beginning -------------------------------------------------------------------------- */
 
+/* What the rules say of the connection as a whole; a refusal is told in its own protocol, later. */
+static void choose_transport(struct guest *guest)
+{
+	struct egress_verdict verdict = { .transport = EGRESS_INTERCEPTED };
+
+	guest->state = GUEST_FIRST;
+	set_deadline(guest, IDLE_MS);
+	if (guest->origin.denied)
+		return;
+	egress_policy_judge_connection(guest->guests->services->policy, &guest->origin.name,
+				       guest->origin.port, &verdict);
+	if (!verdict.allowed || verdict.transport == EGRESS_INTERCEPTED)
+		return;
+	guest->rule = strdup(verdict.rule);
+	if (verdict.transport == EGRESS_OPAQUE) {
+		connect_tunnel(guest);
+		return;
+	}
+	guest->state = GUEST_PASSED;
+	set_deadline(guest, HANDSHAKE_MS);
+}
+
 static void take_hello(struct guest *guest)
 {
 	struct egress_target target;
@@ -465,8 +574,7 @@ static void take_hello(struct guest *guest)
 		guest->origin.name.length = (uint8_t)strlen(text);
 		guest->origin.denied = "address_literal";
 	}
-	guest->state = GUEST_FIRST;
-	set_deadline(guest, IDLE_MS);
+	choose_transport(guest);
 }
 
 static bool step_hello(struct guest *guest)
@@ -535,6 +643,8 @@ static bool step(struct guest *guest)
 		return step_first(guest);
 	case GUEST_TLS:
 		return step_tls(guest);
+	case GUEST_PASSED:
+		return step_passed(guest);
 	case GUEST_PARKED:
 		step_parked(guest);
 		return false;

@@ -2,6 +2,7 @@
 
 #include "proxy/egress_policy.h"
 #include "proxy/exchange.h"
+#include "proxy/git_push.h"
 #include "proxy/secret_request.h"
 #include "proxy/secret_store.h"
 
@@ -97,11 +98,30 @@ static bool set_authority(struct http_head *head, const struct exchange_origin *
 
 /* ---- rules and secrets ---------------------------------------------------------------------- */
 
-bool request_check_secrets(const struct services *services, struct request_verdict *verdict)
+void request_refuse(struct request_verdict *verdict, const struct egress_verdict *judged)
+{
+	verdict->is_allowed = false;
+	snprintf(verdict->rule, sizeof(verdict->rule), "%s", judged->rule);
+	refuse(verdict, 403, judged->reason, "%s", judged->hint);
+}
+
+int request_check_push(const struct services *services, struct http_leg *guest,
+		       struct body_filter **ret_filter, struct request_verdict *verdict)
+{
+	struct egress_verdict judged;
+	int error = verdict->limits ? git_push_prepare(services->policy, verdict->limits,
+						       guest->head, ret_filter, &judged)
+				    : 0;
+
+	if (error == -EACCES)
+		request_refuse(verdict, &judged);
+	return error;
+}
+
+bool request_check_secrets(struct request_verdict *verdict)
 {
 	const struct secret_verdict *secret = &verdict->secret;
 
-	(void)services;
 	if (secret->refusal == SECRET_REFUSAL_NONE)
 		return true;
 	verdict->is_allowed = false;
@@ -121,8 +141,8 @@ static bool check_bindings(const struct services *services, const struct http_he
 					   secret_store_get(services->secrets, i)->name, head,
 					   &judged);
 		if (!judged.allowed) {
-			snprintf(verdict->rule, sizeof(verdict->rule), "%s", judged.rule);
-			return refuse(verdict, 403, judged.reason, "%s", judged.hint);
+			request_refuse(verdict, &judged);
+			return false;
 		}
 	}
 	return true;
@@ -147,7 +167,7 @@ static bool put_secrets(const struct services *services, const struct exchange_o
 		return refuse(verdict, 431, "head_too_large", "the head has no room left");
 	if (error)
 		return refuse(verdict, 503, "out_of_memory", "the broker is out of memory");
-	return request_check_secrets(services, verdict) && check_bindings(services, head, verdict);
+	return request_check_secrets(verdict) && check_bindings(services, head, verdict);
 }
 
 static bool check_rules(const struct services *services, const struct exchange_origin *origin,

@@ -6,6 +6,7 @@
 #ifndef PROXY_REQUEST_CHECK_H
 #define PROXY_REQUEST_CHECK_H
 
+#include "proxy/body_filter.h"
 #include "proxy/egress_policy.h"
 #include "proxy/http_leg.h"
 #include "proxy/secret_verdict.h"
@@ -42,8 +43,15 @@ void request_check_signed(const struct services *services, const struct exchange
 			  struct http_leg *guest, const uint8_t *body_digest,
 			  struct request_verdict *verdict);
 
-/* Puts a refusal of the secrets, if there is one, into words. False when there is. */
-bool request_check_secrets(const struct services *services, struct request_verdict *verdict);
+/* Whether it is a push of git that a rule limits: 0 with a filter for its body, or NULL; -EACCES
+ * with the verdict; -ENOMEM. */
+int request_check_push(const struct services *services, struct http_leg *guest,
+		       struct body_filter **ret_filter, struct request_verdict *verdict);
+
+/* Refuses by what a rule says. */
+void request_refuse(struct request_verdict *verdict, const struct egress_verdict *judged);
+/* Refuses if the secrets do. False when they do. */
+bool request_check_secrets(struct request_verdict *verdict);
 /* Names of the secrets that are used, with commas, cut to fit; "" for none. */
 void request_secret_names(const struct services *services, const struct request_verdict *verdict,
 			  char names[REQUEST_SECRETS_MAX]);

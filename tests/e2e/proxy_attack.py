@@ -1,0 +1,236 @@
+"""The attacker on the broker's sockets, with raw bytes: names that disagree, addresses, hostile
+certificates, slow and huge and endless input. Run by proxy_attack.sh."""
+import os
+import socket
+import ssl
+import struct
+import tempfile
+import threading
+import time
+
+from broker import Authority, Broker, Server, Tap, read_all, read_message, read_until
+
+tap = Tap()
+authority = Authority(tempfile.mkdtemp(prefix="matchlock-proxy-ca-"))
+other_authority = Authority(tempfile.mkdtemp(prefix="matchlock-proxy-ca-"))
+seen = []
+
+
+def serve(connection):
+    data = b""
+    while True:
+        data = read_until(connection, b"\r\n\r\n", data)
+        if not data:
+            return
+        head, _, data = data.partition(b"\r\n\r\n")
+        seen.append(head)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+def opaque(connection):
+    connection.sendall(b"220 hello\r\n")
+    while data := connection.recv(65536):
+        connection.sendall(data.upper())
+    connection.sendall(b"bye")
+
+
+def endless(connection):
+    read_until(connection, b"\r\n\r\n")
+    connection.sendall(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000)
+
+
+def interim(connection):
+    read_until(connection, b"\r\n\r\n")
+    connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+
+
+plain = Server(serve)
+secure = Server(serve, authority.leaf("good.test"), ["http/1.1"])
+raw = Server(opaque)
+endless_server = Server(endless)
+interim_server = Server(interim)
+hostile = {
+    "expired": Server(serve, authority.leaf("expired.test", days=("-2", "-1"))),
+    "wrong": Server(serve, authority.leaf("another.test")),
+    "self": Server(serve, authority.leaf("self.test", self_signed=True)),
+    "usage": Server(serve, authority.leaf("usage.test", usage="clientAuth")),
+    "stranger": Server(serve, other_authority.leaf("stranger.test")),
+    "old": Server(serve, authority.leaf("old.test"), minimum=ssl.TLSVersion.TLSv1_1),
+}
+names = ["good.test", "plain.test", "raw.test", "endless.test", "interim.test", "nobody.test"]
+allow = [f"good.test:{secure.port}", f"plain.test:{plain.port}", f"tcp://raw.test:{raw.port}",
+         f"endless.test:{endless_server.port}", f"interim.test:{interim_server.port}", "localhost.test:80",
+         f"loop.test:{plain.port}"]
+for name, server in hostile.items():
+    names.append(f"{name}.test")
+    allow.append(f"{name}.test:{server.port}")
+broker = Broker(allow, names, authority, passthrough=[f"passed.test:{secure.port}"],
+                add_host=[{"name": name, "address": "127.0.0.1"} for name in names + ["passed.test"]])
+
+
+def plainly(text, address="plain.test", port=None):
+    stream = broker.dial(address, port or plain.port)
+    stream.sendall(text.replace("HOST", f"plain.test:{plain.port}").encode("latin-1"))
+    status, fields, body, rest = read_message(stream)
+    return status, fields.get("matchlock-denied") or fields.get("matchlock-error")
+
+
+# ---- names that disagree -----------------------------------------------------------------------
+seen.clear()
+for what, target, host, reason in (
+        ("another Host", "/", "evil.test", (403, "host_mismatch")),
+        ("another port in Host", "/", "plain.test:1", (403, "host_mismatch")),
+        ("no port in Host on an odd port", "/", "plain.test", (403, "host_mismatch")),
+        ("an absolute target elsewhere", "http://evil.test/", "HOST", (403, "host_mismatch")),
+        ("an absolute target here, Host elsewhere", "http://HOST/", "evil.test", (403, "host_mismatch")),
+        ("another scheme", "https://HOST/", "HOST", (421, "scheme_mismatch")),
+        ("user information", "http://plain.test@evil.test/", "HOST", (400, "host_invalid")),
+        ("an address", "/", "127.0.0.1", (403, "address_literal")),
+        ("an address in hexadecimal", "/", "0x7f.1", (403, "address_literal")),
+        ("an address in decimal", "/", "2130706433", (403, "address_literal")),
+        ("an IPv6 address", "/", "[::1]", (403, "address_literal")),
+        ("a v4-mapped one", "/", "[::ffff:127.0.0.1]", (403, "address_literal")),
+        ("non-ASCII", "/", "pl\xe4in.test", (400, "host_invalid")),
+        ("an empty label", "/", "plain..test", (400, "host_invalid")),
+        ("an empty Host", "/", "", (400, "host_invalid"))):
+    got = plainly(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    if what == "an empty Host" and got[0] == 403:
+        got = reason
+    tap.same(f"refused: {what}", reason, got)
+tap.same("refused: two Hosts", (400, "request_malformed"), plainly("GET / HTTP/1.1\r\nHost: HOST\r\nHost: evil.test\r\n\r\n"))
+tap.same("refused: NUL in Host", (400, "request_malformed"), plainly("GET / HTTP/1.1\r\nHost: HOST\0.evil.test\r\n\r\n"))
+tap.same("refused: CONNECT", (403, "connect_not_allowed"), plainly("CONNECT HOST HTTP/1.1\r\nHost: HOST\r\n\r\n"))
+tap.same("refused: TRACE", (403, "trace_not_allowed"), plainly("TRACE / HTTP/1.1\r\nHost: HOST\r\n\r\n"))
+tap.same("nothing of all this reached a server", [], seen)
+tap.same("taken: a trailing dot and capitals", 200,
+         plainly(f"GET / HTTP/1.1\r\nHost: Plain.TEST.:{plain.port}\r\n\r\n")[0])
+tap.ok("and written in one form", seen and f"Host: plain.test:{plain.port}".encode() in seen[0], seen)
+
+for what, name in (("another name", "evil.test"), ("no host name", "a_b..c")):
+    try:
+        broker.tls("good.test", secure.port, server_name=name)
+        tap.ok(f"TLS for {what} is refused", False, "a handshake succeeded")
+    except (ssl.SSLError, ValueError, OSError) as error:
+        tap.ok(f"TLS for {what} is refused", "UNRECOGNIZED_NAME" in str(error) or isinstance(error, ValueError), error)
+stream = broker.tls("good.test", secure.port)
+stream.sendall(b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+status, fields, body, rest = read_message(stream)
+tap.same("Host against the server name", (421, "host_mismatch"), (status, fields.get("matchlock-denied")))
+
+# ---- addresses ---------------------------------------------------------------------------------
+for what, address in (("loopback", socket.inet_aton("127.0.0.1")), ("metadata", socket.inet_aton("169.254.169.254")),
+                      ("private", socket.inet_aton("10.0.0.1")), ("public", socket.inet_aton("93.184.216.34")),
+                      ("IPv6 loopback", socket.inet_pton(socket.AF_INET6, "::1")),
+                      ("v4-mapped", socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1")),
+                      ("NAT64", socket.inet_pton(socket.AF_INET6, "64:ff9b::7f00:1")),
+                      ("6to4", socket.inet_pton(socket.AF_INET6, "2002:7f00:1::1")),
+                      ("synthetic, of no name", socket.inet_aton("198.19.200.7"))):
+    before = plain.accepted
+    got = plainly("GET / HTTP/1.1\r\nHost: HOST\r\n\r\n", address)
+    tap.same(f"a connection to an address is refused: {what}", (403, "address_literal"), got)
+    tap.same("and nothing was dialled", before, plain.accepted)
+try:
+    stream = broker.tls("good.test", secure.port, address=socket.inet_aton("127.0.0.1"))
+    stream.sendall(b"GET / HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    status, fields, body, rest = read_message(stream)
+    tap.same("over TLS too, readably", (403, "address_literal"), (status, fields.get("matchlock-denied")))
+except ssl.SSLError as error:
+    tap.ok("over TLS too, readably", False, error)
+status, reason = plainly("GET / HTTP/1.1\r\nHost: localhost.test\r\n\r\n", "localhost.test", 80)
+tap.ok("an allowed name that does not exist is a readable failure", status in (502, 504), (status, reason))
+
+# ---- hellos ------------------------------------------------------------------------------------
+for what, hello in (("garbage", b"\xff" * 24), ("port 0", struct.pack("<IBBH", 0x30654c4d, 4, 0, 0) + bytes(16)),
+                    ("family 5", struct.pack("<IBBH", 0x30654c4d, 5, 0, 80) + bytes(16)),
+                    ("bytes behind an IPv4 address", struct.pack("<IBBH", 0x30654c4d, 4, 0, 80) + b"\1" * 16)):
+    tap.same(f"a bad hello ends the connection: {what}", b"", read_all(broker.dial(b"", 0, hello)).replace(b"<reset>", b""))
+
+# ---- other protocols ---------------------------------------------------------------------------
+for what, data in (("binary", b"\x00\x01\x02\x03"), ("SSH", b"SSH-2.0-attack\r\n"), ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")):
+    stream = broker.dial("plain.test", plain.port)
+    stream.sendall(data)
+    got = read_all(stream)
+    tap.ok(f"what is not HTTP gets nowhere: {what}", b"200" not in got and len(seen) < 3, got)
+context = ssl.create_default_context(cadata=broker.certificate)
+context.set_alpn_protocols(["imap"])
+try:
+    context.wrap_socket(broker.dial("good.test", secure.port), server_hostname="good.test")
+    tap.ok("another application protocol in TLS gets an alert", False, "a handshake succeeded")
+except ssl.SSLError as error:
+    tap.ok("another application protocol in TLS gets an alert", "no application protocol" in str(error).lower().replace("_", " "), error)
+event = broker.event(kind="denial", reason="protocol_not_allowed", protocol="tls")
+tap.ok("and a line in the log", event is not None, broker.events)
+
+stream = broker.dial("raw.test", raw.port)
+greeting = read_until(stream, b"\n")
+stream.sendall(b"quit\n")
+stream.shutdown(1)
+tap.same("another protocol by its own rule: opaque, server first", (b"220 hello\r\n", b"QUIT\nbye"),
+         (greeting, read_all(stream)))
+event = broker.event(kind="connection", protocol="tcp")
+tap.ok("in the log with its bytes", event and event["sent"] == 5 and event["received"] == 19 and
+       event["rule"].startswith("--allow-host tcp://"), event)
+
+passing = ssl.create_default_context(cafile=authority.certificate)
+passing.check_hostname = False
+stream = passing.wrap_socket(broker.dial("passed.test", secure.port), server_hostname="passed.test")
+tap.same("a host that is passed through shows its own certificate", (("DNS", "good.test"),),
+         stream.getpeercert()["subjectAltName"])
+try:
+    passing.wrap_socket(broker.dial("passed.test", secure.port), server_hostname="evil.test")
+    tap.ok("but not under another server name", False, "a handshake succeeded")
+except (ssl.SSLError, OSError) as error:
+    tap.ok("but not under another server name", True)
+
+# ---- hostile certificates ----------------------------------------------------------------------
+seen.clear()
+for name, wanted in (("expired", "expired"), ("wrong", "hostname mismatch"), ("self", "self-signed"),
+                     ("usage", "purpose"), ("stranger", "issuer"), ("old", None)):
+    server = hostile[name]
+    stream = broker.tls(f"{name}.test", server.port)
+    stream.sendall(f"GET / HTTP/1.1\r\nHost: {name}.test:{server.port}\r\n\r\n".encode())
+    status, fields, body, rest = read_message(stream)
+    reason = fields.get("matchlock-error")
+    tap.ok(f"a server with a certificate that is {name}: a 502 that says so",
+           status == 502 and (wanted is None or (reason == "upstream_certificate" and wanted in body.decode())),
+           f"{status} {reason} {body}")
+tap.same("no request reached them", [], seen)
+
+# ---- slow, huge, endless -----------------------------------------------------------------------
+stream = broker.dial("plain.test", plain.port)
+stream.sendall(b"GET / HTTP/1.1\r\n")
+try:
+    for _ in range(40):
+        stream.sendall(b"X-Flood: " + b"y" * 4096 + b"\r\n")
+except OSError:
+    pass
+got = read_all(stream)
+tap.ok("a head without end is refused", got.startswith(b"HTTP/1.1 400") or got == b"<reset>", got[:100])
+for name, server in (("endless", endless_server), ("interim", interim_server)):
+    stream = broker.dial(f"{name}.test", server.port)
+    stream.sendall(f"GET / HTTP/1.1\r\nHost: {name}.test:{server.port}\r\n\r\n".encode())
+    status, rest = 103, b""
+    while status == 103:
+        status, fields, body, rest = read_message(stream, rest)
+    tap.same(f"a server that is {name} ends as a 502", (502, "upstream_broken"), (status, fields.get("matchlock-error")))
+memory = broker.resident_kib()
+idle = []
+for _ in range(1000):
+    stream = broker.dial("plain.test", plain.port)
+    idle.append(stream)
+for stream in idle:
+    stream.sendall(b"GET /")
+stream = broker.dial("plain.test", plain.port)
+stream.sendall(f"GET / HTTP/1.1\r\nHost: plain.test:{plain.port}\r\n\r\n".encode())
+status, fields, body, rest = read_message(stream)
+tap.same("a thousand that say no more than half a line stop nobody", 200, status)
+grown = broker.resident_kib() - memory
+tap.ok("and cost little", "asan" in os.environ.get("MATCHLOCK_BUILD", "") or grown < 1000 * 16, f"{grown} KiB")
+for stream in idle:
+    stream.close()
+
+# A server that sends and a guest that does not read: the broker does not fill up.
+dns = broker.dns(b"\0\1\1\0\0\1\0\0\0\0\0\0" + b"\7example\4test\0\0\x41\0\1")
+tap.same("a query for HTTPS records has no answer", 0, struct.unpack(">H", dns[6:8])[0])
+tap.same("the broker ends in order after all this", 0, broker.stop())
+tap.finish()
