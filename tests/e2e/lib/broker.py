@@ -230,7 +230,8 @@ class Broker:
             end.close()
         self.events = []
         self.condition = threading.Condition()
-        threading.Thread(target=self._read_audit, daemon=True).start()
+        self.auditor = threading.Thread(target=self._read_audit, daemon=True)
+        self.auditor.start()
         self.placeholders = {}
         self.certificate = self._read_ready()
         self.addresses = {}
@@ -342,4 +343,6 @@ class Broker:
     def stop(self):
         """The broker's exit status, after its control socket was closed."""
         self.control.close()
-        return self.process.wait(TIMEOUT)
+        status = self.process.wait(TIMEOUT)
+        self.auditor.join(TIMEOUT)
+        return status
