@@ -640,6 +640,21 @@ static bool begin_response(struct exchange *exchange, struct http_leg *server)
 	return true;
 }
 
+/* More than the rule allows, or a token that cannot be kept from the guest. */
+static void cut_response(struct exchange *exchange)
+{
+	const struct egress_verdict *judged;
+
+	if (!exchange->response_limit ||
+	    exchange->response.blocked_by + 1 != exchange->response.filter_count) {
+		cut(exchange, secret_refusal_code(SECRET_REFUSAL_TOKEN));
+		return;
+	}
+	judged = body_limit_verdict(exchange->response_limit);
+	tell(exchange, judged->reason, true, judged->hint);
+	cut(exchange, judged->reason);
+}
+
 static void relay_response(struct exchange *exchange, struct http_leg *server)
 {
 	if (!exchange->response_begun && !begin_response(exchange, server))
@@ -655,11 +670,7 @@ static void relay_response(struct exchange *exchange, struct http_leg *server)
 		cut(exchange, "upstream_broken");
 		break;
 	case BODY_PIPE_BLOCKED:
-		if (exchange->response_limit &&
-		    exchange->response.blocked_by + 1 == exchange->response.filter_count)
-			cut(exchange, body_limit_verdict(exchange->response_limit)->reason);
-		else
-			cut(exchange, secret_refusal_code(SECRET_REFUSAL_TOKEN));
+		cut_response(exchange);
 		break;
 	case BODY_PIPE_SINK_FAILED:
 		cut(exchange, "guest_gone");

@@ -1,11 +1,10 @@
 """Secrets through the whole broker, and every way to get at one: run by proxy_secrets.sh."""
 import base64
 import os
-import struct
 import tempfile
 import urllib.parse
 
-from broker import Authority, Broker, Server, Tap, read_message, read_until
+from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until
 
 tap = Tap()
 authority = Authority(tempfile.mkdtemp(prefix="matchlock-proxy-ca-"))
@@ -44,16 +43,6 @@ def serve(connection):
                            b"\r\nContent-Length: %d\r\n\r\n" % len(echo))
         for at in range(0, len(echo), 7):
             connection.sendall(echo[at:at + 7])
-
-
-def bundle(*secrets):
-    data = struct.pack("<IHH", 0x3173634d, 1, len(secrets))
-    for name, value, hosts, kind in secrets:
-        data += struct.pack("<BBBBBBBBHH", kind, 0, 0, 0, len(name), len(hosts), 0, 0, len(value), 0)
-        data += name + value
-        for host, port in hosts:
-            data += struct.pack("<HB", port, len(host)) + host
-    return data
 
 
 bound = Server(serve, authority.leaf("api.test"), ["http/1.1"])

@@ -195,6 +195,17 @@ def read_message(connection, data=b"", to_head=False):
     return status, fields, bytes(rest[:length]), bytes(rest[length:])
 
 
+def bundle(*secrets):
+    """What carries secrets to the broker; each is a name, a value, (host, port) pairs and a kind."""
+    data = struct.pack("<IHH", 0x3173634d, 1, len(secrets))
+    for name, value, hosts, kind in secrets:
+        data += struct.pack("<BBBBBBBBHH", kind, 0, 0, 0, len(name), len(hosts), 0, 0, len(value), 0)
+        data += name + value
+        for host, port in hosts:
+            data += struct.pack("<HB", port, len(host)) + host
+    return data
+
+
 class Broker:
     def __init__(self, allow=(), names=(), authority=None, secrets=None, **config):
         self.directory = tempfile.mkdtemp(prefix="matchlock-proxy-")
