@@ -112,6 +112,8 @@ rebind.test:8080 address_blocked: rebind.test resolves to 10.0.0.1 (private)" \
 naive 93.184.216.34
 same "rebinding: one connection arrived" $((before + 2)) "$(connections)"
 
+same "an answer that is cut is asked for over a stream" "truncated.test:8080 connected to 93.184.216.34" \
+	"$(names truncated.test:8080)"
 same "an alias of itself ends" "loop.test:8080 name_not_found: loop.test does not exist or has no address" \
 	"$(names loop.test:8080)"
 same "a pinned name reaches its private address" "internal.test:8080 connected to 10.0.0.1" \

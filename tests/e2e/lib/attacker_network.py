@@ -28,6 +28,7 @@ ZONE = {
     ("sixtofour.test", AAAA): ["2002:a00:1::1"],
     ("alias.test", CNAME): ["metadata.test"],
     ("loop.test", CNAME): ["loop.test"],
+    ("truncated.test", A): [GOOD],
     ("rebind.test", A): [[GOOD], ["10.0.0.1"]],
 }
 
@@ -50,7 +51,7 @@ def records(name, kind):
         yield name, kind, ipaddress.ip_address(value).packed
 
 
-def answer(query):
+def answer(query, is_stream=False):
     position, parts = 12, []
     while query[position]:
         length = query[position]
@@ -59,17 +60,28 @@ def answer(query):
     name, kind = ".".join(parts), struct.unpack(">H", query[position + 1 : position + 3])[0]
     print("dns", name, TYPES.get(kind, kind), flush=True)
     found = list(records(name, kind))
-    known = any(key[0] == name for key in ZONE)
-    head = struct.pack(">2s5H", query[:2], 0x8180 if known else 0x8183, 1, len(found), 0, 0)
+    flags = 0x8180 if any(key[0] == name for key in ZONE) else 0x8183
+    if name == "truncated.test" and not is_stream:
+        found, flags = [], 0x8380
+    head = struct.pack(">2s5H", query[:2], flags, 1, len(found), 0, 0)
     body = query[12 : position + 5]
     for owner, kind, data in found:
         body += wire_name(owner) + struct.pack(">HHIH", kind, 1, 0, len(data)) + data
     return head + body
 
 
+def answer_stream(listener):
+    connection, _ = listener.accept()
+    with connection:
+        length = struct.unpack(">H", connection.recv(2, socket.MSG_WAITALL))[0]
+        data = answer(connection.recv(length, socket.MSG_WAITALL), is_stream=True)
+        connection.sendall(struct.pack(">H", len(data)) + data)
+
+
 def main():
     dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     dns.bind((sys.argv[1], 53))
+    dns_stream = socket.create_server((sys.argv[1], 53))
     listeners = []
     for address in sys.argv[3:]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -81,8 +93,10 @@ def main():
     os.write(3, b"ready\n")
     os.close(3)
     while True:
-        for ready in select.select([dns] + listeners, [], [])[0]:
-            if ready is dns:
+        for ready in select.select([dns, dns_stream] + listeners, [], [])[0]:
+            if ready is dns_stream:
+                answer_stream(dns_stream)
+            elif ready is dns:
                 query, peer = dns.recvfrom(4096)
                 dns.sendto(answer(query), peer)
             else:
