@@ -431,14 +431,12 @@ int egress_policy_spend(struct egress_policy *policy, const struct egress_rule *
 	return 0;
 }
 
-void egress_policy_judge_secret(const struct egress_policy *policy,
-				const struct egress_rule *limits, const char *secret,
+void egress_policy_judge_secret(const struct egress_rule *limits, const char *secret,
 				const struct http_head *head, struct egress_verdict *ret_verdict)
 {
 	struct request request;
 	bool is_bound = false;
 
-	(void)policy;
 	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
 	if (!limits)
 		return;
@@ -504,11 +502,9 @@ static bool push_allows(const struct egress_push *push, const char *ref)
 	return !ref;
 }
 
-void egress_policy_judge_push(const struct egress_policy *policy, const struct egress_rule *limits,
-			      const char *repository, const char *ref,
-			      struct egress_verdict *ret_verdict)
+void egress_policy_judge_push(const struct egress_rule *limits, const char *repository,
+			      const char *ref, struct egress_verdict *ret_verdict)
 {
-	(void)policy;
 	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
 	if (!limits || !limits->limits_pushes)
 		return;

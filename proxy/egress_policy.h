@@ -141,13 +141,11 @@ void egress_policy_judge_request(struct egress_policy *policy, const struct host
 int egress_policy_spend(struct egress_policy *policy, const struct egress_rule *limits,
 			uint64_t bytes);
 /* May the secret be put into this request, which was allowed? */
-void egress_policy_judge_secret(const struct egress_policy *policy,
-				const struct egress_rule *limits, const char *secret,
+void egress_policy_judge_secret(const struct egress_rule *limits, const char *secret,
 				const struct http_head *head, struct egress_verdict *ret_verdict);
 /* May git push to this repository, or to a ref in it (NULL: any)? */
-void egress_policy_judge_push(const struct egress_policy *policy, const struct egress_rule *limits,
-			      const char *repository, const char *ref,
-			      struct egress_verdict *ret_verdict);
+void egress_policy_judge_push(const struct egress_rule *limits, const char *repository,
+			      const char *ref, struct egress_verdict *ret_verdict);
 
 /* Writes the rule's name, as verdicts have it, into one that is made elsewhere. */
 void egress_policy_name_rule(const struct egress_rule *rule, struct egress_verdict *verdict);

@@ -328,7 +328,7 @@ static int prepare_body(struct exchange *exchange)
 	const struct services *services = exchange->services;
 	struct request_verdict *verdict = &exchange->verdict;
 	struct body_pipe *pipe = &exchange->request;
-	int error = request_check_push(services, exchange->guest, &exchange->request_push, verdict);
+	int error = request_check_push(exchange->guest, &exchange->request_push, verdict);
 
 	if (error || exchange->guest->framing.kind == HTTP_FRAMING_NONE) {
 		body_pipe_add(pipe, exchange->request_push);

@@ -22,7 +22,6 @@ enum kind {
 
 struct git_push_filter {
 	struct body_filter filter;
-	const struct egress_policy *policy;
 	const struct egress_rule *limits;
 	char repository[REPOSITORY_MAX];
 	bool is_judged;	 /* the list has ended, and all of it is allowed */
@@ -252,7 +251,7 @@ static int judge_command(struct git_push_filter *push, const uint8_t *text, size
 	}
 	memcpy(ref, text, end);
 	ref[end] = '\0';
-	egress_policy_judge_push(push->policy, push->limits, push->repository, ref, &push->verdict);
+	egress_policy_judge_push(push->limits, push->repository, ref, &push->verdict);
 	return push->verdict.allowed ? 0 : -EACCES;
 }
 
@@ -317,8 +316,8 @@ static void free_filter(struct body_filter *filter)
 	free(filter);
 }
 
-static int new_filter(const struct egress_policy *policy, const struct egress_rule *limits,
-		      const char *repository, struct body_filter **ret_filter)
+static int new_filter(const struct egress_rule *limits, const char *repository,
+		      struct body_filter **ret_filter)
 {
 	struct git_push_filter *push = calloc(1, sizeof(*push));
 
@@ -326,17 +325,15 @@ static int new_filter(const struct egress_policy *policy, const struct egress_ru
 	if (!push)
 		return -ENOMEM;
 	push->filter = (struct body_filter){ feed, free_filter };
-	push->policy = policy;
 	push->limits = limits;
 	memcpy(push->repository, repository, strlen(repository) + 1);
-	egress_policy_judge_push(policy, limits, repository, NULL, &push->verdict);
+	egress_policy_judge_push(limits, repository, NULL, &push->verdict);
 	*ret_filter = &push->filter;
 	return 0;
 }
 
-int git_push_prepare(const struct egress_policy *policy, const struct egress_rule *limits,
-		     const struct http_head *head, struct body_filter **ret_filter,
-		     struct egress_verdict *ret_verdict)
+int git_push_prepare(const struct egress_rule *limits, const struct http_head *head,
+		     struct body_filter **ret_filter, struct egress_verdict *ret_verdict)
 {
 	char repository[REPOSITORY_MAX];
 	enum kind kind;
@@ -349,15 +346,14 @@ int git_push_prepare(const struct egress_policy *policy, const struct egress_rul
 	if (kind == KIND_OTHER)
 		return 0;
 	/* For the rule's name in the verdict; no repository has this one. */
-	egress_policy_judge_push(policy, limits, kind == KIND_UNCLEAR ? "" : repository, NULL,
-				 ret_verdict);
+	egress_policy_judge_push(limits, kind == KIND_UNCLEAR ? "" : repository, NULL, ret_verdict);
 	if (kind == KIND_UNCLEAR)
 		refuse(ret_verdict, limits, "this request may be one, and is of no known form");
 	else if (kind == KIND_PUSH && http_head_find(head, "content-encoding", 0) >= 0)
 		refuse(ret_verdict, limits, "one with a content coding cannot be read");
 	if (!ret_verdict->allowed)
 		return -EACCES;
-	return kind == KIND_PUSH ? new_filter(policy, limits, repository, ret_filter) : 0;
+	return kind == KIND_PUSH ? new_filter(limits, repository, ret_filter) : 0;
 }
 
 const struct egress_verdict *git_push_verdict(const struct body_filter *filter)

@@ -24,9 +24,8 @@
 /* Looks at a request that `limits` allowed. 0 with *ret_filter for its body, or NULL there when it
  * is no push, or pushes are not limited; -EACCES with *ret_verdict, -ENOMEM. What the filter puts
  * out must have room for GIT_PUSH_LIST_MAX bytes beside its input. */
-int git_push_prepare(const struct egress_policy *policy, const struct egress_rule *limits,
-		     const struct http_head *head, struct body_filter **ret_filter,
-		     struct egress_verdict *ret_verdict);
+int git_push_prepare(const struct egress_rule *limits, const struct http_head *head,
+		     struct body_filter **ret_filter, struct egress_verdict *ret_verdict);
 
 /* Of a filter made here, after -EACCES. */
 const struct egress_verdict *git_push_verdict(const struct body_filter *filter);

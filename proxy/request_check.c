@@ -105,13 +105,13 @@ void request_refuse(struct request_verdict *verdict, const struct egress_verdict
 	refuse(verdict, 403, judged->reason, "%s", judged->hint);
 }
 
-int request_check_push(const struct services *services, struct http_leg *guest,
-		       struct body_filter **ret_filter, struct request_verdict *verdict)
+int request_check_push(struct http_leg *guest, struct body_filter **ret_filter,
+		       struct request_verdict *verdict)
 {
 	struct egress_verdict judged;
-	int error = verdict->limits ? git_push_prepare(services->policy, verdict->limits,
-						       guest->head, ret_filter, &judged)
-				    : 0;
+	int error = verdict->limits
+			    ? git_push_prepare(verdict->limits, guest->head, ret_filter, &judged)
+			    : 0;
 
 	if (error == -EACCES)
 		request_refuse(verdict, &judged);
@@ -137,7 +137,7 @@ static bool check_bindings(const struct services *services, const struct http_he
 
 		if (!secret_set_has(&verdict->secret.used, i))
 			continue;
-		egress_policy_judge_secret(services->policy, verdict->limits,
+		egress_policy_judge_secret(verdict->limits,
 					   secret_store_get(services->secrets, i)->name, head,
 					   &judged);
 		if (!judged.allowed) {

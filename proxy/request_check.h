@@ -45,8 +45,8 @@ void request_check_signed(const struct services *services, const struct exchange
 
 /* Whether it is a push of git that a rule limits: 0 with a filter for its body, or NULL; -EACCES
  * with the verdict; -ENOMEM. */
-int request_check_push(const struct services *services, struct http_leg *guest,
-		       struct body_filter **ret_filter, struct request_verdict *verdict);
+int request_check_push(struct http_leg *guest, struct body_filter **ret_filter,
+		       struct request_verdict *verdict);
 
 /* Refuses by what a rule says. */
 void request_refuse(struct request_verdict *verdict, const struct egress_verdict *judged);

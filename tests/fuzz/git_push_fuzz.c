@@ -17,20 +17,14 @@ static struct egress_push allowed = { "/r", { refs, 1 } };
 /* Returns the result of the whole; `out` is initialised here. */
 static int push(const uint8_t *data, size_t size, size_t step, struct byte_buffer *out)
 {
-	const struct egress_policy_options options = { .session = "s",
-						       .rules = &rule,
-						       .rule_count = 1 };
 	struct http_head *head = http_head_new();
-	struct egress_policy *policy = NULL;
 	struct body_filter *filter = NULL;
 	struct egress_verdict verdict;
-	char error[EGRESS_ERROR_MAX];
 	int result = -ENOMEM;
 
 	byte_buffer_init(out, 1 << 20);
-	if (head && egress_policy_new(&options, &policy, error) == 0 &&
-	    http_head_set_path(head, "/r.git/git-receive-pack", 23) == 0)
-		result = git_push_prepare(policy, &rule, head, &filter, &verdict);
+	if (head && http_head_set_path(head, "/r.git/git-receive-pack", 23) == 0)
+		result = git_push_prepare(&rule, head, &filter, &verdict);
 	for (size_t i = 0; result == 0 && (i < size || i == 0); i += step) {
 		size_t length = size - i < step ? size - i : step;
 
@@ -42,7 +36,6 @@ static int push(const uint8_t *data, size_t size, size_t step, struct byte_buffe
 		assert(git_push_verdict(filter)->reason && byte_buffer_length(out) == 0);
 	if (filter)
 		filter->free(filter);
-	egress_policy_free(policy);
 	http_head_free(head);
 	return result;
 }

@@ -75,7 +75,7 @@ static int prepare(const char *method, const char *path, const char *type, const
 		http_head_add(head, "Content-Encoding", 16, coding, strlen(coding));
 	egress_policy_judge_request(policy, &name, 443, head, &request);
 	ck_assert(request.allowed);
-	return git_push_prepare(policy, request.limits, head, &filter, &verdict);
+	return git_push_prepare(request.limits, head, &filter, &verdict);
 }
 
 #define TYPE "application/x-git-receive-pack-request"
@@ -148,7 +148,7 @@ START_TEST(hosts_that_do_not_limit_pushes)
 				 0);
 		ck_assert_ptr_null(filter);
 	}
-	ck_assert_int_eq(git_push_prepare(policy, NULL, head, &filter, &verdict), 0);
+	ck_assert_int_eq(git_push_prepare(NULL, head, &filter, &verdict), 0);
 }
 END_TEST
 
