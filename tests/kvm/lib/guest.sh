@@ -15,6 +15,9 @@ busybox=$(command -v busybox) && kernel=$(scripts/guest-kernel.sh --print) &&
 truncate -s %512 "$work/initrd"
 cat "$kernel/modules.cpio" >>"$work/initrd"
 vmlinux=$kernel/vmlinux
+# A guest's life takes no longer, in seconds.
+limit=120
+[ -z "${MATCHLOCK_LONG:-}" ] || limit=900
 
 # boot VMM-ARGUMENTS -- COMMAND: one guest's life; the command's output and status. What the VMM
 # said, its status and the process that started it are in the files vmm-log, vmm-status and
@@ -26,12 +29,12 @@ boot() {
 		shift
 	done
 	rm -f "$work/socket"*
-	timeout 120 "$vmm" -v --engine kvm --kernel "$vmlinux" --initrd "$work/initrd" --cid 3 \
+	timeout "$limit" "$vmm" -v --engine kvm --kernel "$vmlinux" --initrd "$work/initrd" --cid 3 \
 		--socket-base "$work/socket" --console-fd 3 "${arguments[@]}" \
 		3>"$work/console" </dev/null >"$work/vmm-log" 2>&1 &
 	pid=$!
 	echo "$pid" >"$work/starter"
-	timeout 120 "$host" --base "$work/socket" "$@" 2>"$work/errors"
+	timeout "$limit" "$host" --base "$work/socket" "$@" 2>"$work/errors"
 	status=$?
 	wait "$pid"
 	echo $? >"$work/vmm-status"
