@@ -196,18 +196,14 @@ static void release(struct broker *broker)
 /* ---- the jail ------------------------------------------------------------------------------- */
 
 static const struct jail_syscall broker_calls[] = {
-	JAIL_CALL(SYS_epoll_wait),
-	JAIL_CALL(SYS_epoll_pwait),
-	JAIL_CALL(SYS_epoll_ctl),
+	JAIL_CALL(SYS_epoll_wait), JAIL_CALL(SYS_epoll_pwait), JAIL_CALL(SYS_epoll_ctl),
 	JAIL_CALL_IF(SYS_accept4, JAIL_ARGUMENT_EQUAL32(3, SOCK_NONBLOCK | SOCK_CLOEXEC)),
-	JAIL_CALL(SYS_recvfrom),
-	JAIL_CALL(SYS_sendto),
-	JAIL_CALL(SYS_shutdown),
+	JAIL_CALL(SYS_recvfrom), JAIL_CALL(SYS_sendto), JAIL_CALL(SYS_shutdown),
 	JAIL_CALL_IF(SYS_setsockopt, JAIL_ARGUMENT_EQUAL32(1, SOL_SOCKET),
 		     JAIL_ARGUMENT_EQUAL32(2, SO_LINGER)),
 	/* Secrets that are captured meanwhile get locked memory like the others. */
 	JAIL_CALL(SYS_mlock),
-	JAIL_CALL(SYS_munlock),
+	JAIL_CALL(SYS_mlock2), /* either may be what the C library makes of mlock2() */
 };
 static const struct jail_syscall_set broker_set = JAIL_SET(broker_calls);
 

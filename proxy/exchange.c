@@ -67,6 +67,7 @@ struct exchange {
 	struct body_filter *request_limit;
 	struct body_filter *request_push;
 	struct body_filter *response_secrets;
+	struct body_filter *upgraded_filter; /* owned until taken */
 	struct body_filter *response_limit;
 	exchange_done *done; /* NULL once it was called */
 	void *context;
@@ -555,6 +556,20 @@ static bool limit_response(struct exchange *exchange)
 	return exchange->response_limit != NULL;
 }
 
+/* What a server says after the upgrade is searched for secrets like a body. */
+static bool redact_upgraded(struct exchange *exchange)
+{
+	struct secret_store *secrets = exchange->services->secrets;
+
+	if (!secrets || secret_set_is_empty(&exchange->verdict.secret.named))
+		return true;
+	exchange->upgraded_filter = secret_response_filter_new(secrets);
+	if (exchange->upgraded_filter)
+		return true;
+	answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
+	return false;
+}
+
 static void upgrade(struct exchange *exchange, struct http_leg *server)
 {
 	struct http_leg *guest = exchange->guest;
@@ -565,7 +580,7 @@ static void upgrade(struct exchange *exchange, struct http_leg *server)
 		       "the server switched protocols and was not asked to, or not rightly");
 		return;
 	}
-	if (!redact(exchange, server))
+	if (!redact(exchange, server) || !redact_upgraded(exchange))
 		return;
 	exchange->status = 101;
 	http_head_drop_connection_fields(server->head);
@@ -721,6 +736,8 @@ void exchange_free(struct exchange *exchange)
 	byte_buffer_release(&exchange->held);
 	body_pipe_release(&exchange->request);
 	body_pipe_release(&exchange->response);
+	if (exchange->upgraded_filter)
+		exchange->upgraded_filter->free(exchange->upgraded_filter);
 	free(exchange);
 }
 
@@ -751,4 +768,12 @@ struct upstream *exchange_take_upstream(struct exchange *exchange)
 
 	exchange->upstream = NULL;
 	return upstream;
+}
+
+struct body_filter *exchange_take_filter(struct exchange *exchange)
+{
+	struct body_filter *filter = exchange->upgraded_filter;
+
+	exchange->upgraded_filter = NULL;
+	return filter;
 }

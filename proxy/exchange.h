@@ -52,5 +52,8 @@ void exchange_turn(struct exchange *exchange);
 void exchange_give_upstream(struct exchange *exchange, struct upstream *upstream);
 /* After EXCHANGE_UPGRADED: the caller's now. */
 struct upstream *exchange_take_upstream(struct exchange *exchange);
+/* After EXCHANGE_UPGRADED: the caller's now. What all bytes from the server have to go through, or
+ * NULL. */
+struct body_filter *exchange_take_filter(struct exchange *exchange);
 
 #endif

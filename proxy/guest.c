@@ -66,6 +66,7 @@ struct guest {
 	struct byte_buffer early; /* of a tunnel that never was HTTP: empty */
 	char *rule;		  /* owned; of such a tunnel */
 	struct tunnel tunnel;
+	struct body_filter *tunnel_filter; /* owned, or NULL */
 	size_t discarded;
 	uint64_t started_ns;
 	uint64_t deadline_ms; /* 0: none */
@@ -113,6 +114,8 @@ static void leave(struct guest *guest)
 		http1_codec_release(&guest->codec);
 	byte_buffer_release(&guest->early);
 	free(guest->rule);
+	if (guest->tunnel_filter)
+		guest->tunnel_filter->free(guest->tunnel_filter);
 	free(guest);
 }
 
@@ -155,6 +158,12 @@ static void start_closing(struct guest *guest)
 static void start_tunnel(struct guest *guest);
 static void on_ready(struct stream *stream);
 
+static void take_upgraded(struct guest *guest)
+{
+	guest->upstream = exchange_take_upstream(guest->exchange);
+	guest->tunnel_filter = exchange_take_filter(guest->exchange);
+}
+
 static void on_exchange_done(void *context, enum exchange_outcome outcome)
 {
 	struct guest *guest = context;
@@ -162,7 +171,7 @@ static void on_exchange_done(void *context, enum exchange_outcome outcome)
 
 	enter(guest);
 	if (outcome == EXCHANGE_UPGRADED)
-		guest->upstream = exchange_take_upstream(guest->exchange);
+		take_upgraded(guest);
 	exchange_free(guest->exchange);
 	guest->exchange = NULL;
 	if (outcome == EXCHANGE_CUT) {
@@ -314,6 +323,9 @@ static void start_tunnel(struct guest *guest)
 
 	tunnel_init(&guest->tunnel, &guest->stream,
 		    guest->has_codec ? &guest->codec.input : &guest->early, stream, input);
+	/* On failure the tunnel's first turn ends it. */
+	if (guest->tunnel_filter)
+		(void)tunnel_filter_in(&guest->tunnel, guest->tunnel_filter);
 	guest->started_ns = services_now_ns();
 	guest->state = GUEST_TUNNEL;
 	guest->deadline_ms = 0;

@@ -24,16 +24,17 @@ static size_t page_size(void)
 /* mlock2(), because the sanitizers make mlock() do nothing. */
 static int lock_pages(void *start, size_t length)
 {
+	return mlock2(start, length, 0) == 0 ? 0 : -EPERM;
+}
+
+void secret_memory_raise_limit(void)
+{
 	struct rlimit limit;
 
-	if (mlock2(start, length, 0) == 0)
-		return 0;
-	if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		if (setrlimit(RLIMIT_MEMLOCK, &limit) == 0 && mlock2(start, length, 0) == 0)
-			return 0;
-	}
-	return -EPERM;
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_MEMLOCK, &limit);
 }
 
 int secret_memory_new(size_t size, void **ret_block)

@@ -11,8 +11,10 @@
 #include <stddef.h>
 
 /* Zeroed memory in *ret_block. Returns 0; -EPERM when it cannot be locked, because RLIMIT_MEMLOCK
- * is reached (the soft limit is raised to the hard one first); -ENOMEM. */
+ * is reached; -ENOMEM. Calls mmap, mprotect, mlock2, madvise and munmap. */
 int secret_memory_new(size_t size, void **ret_block);
+/* Raises the soft RLIMIT_MEMLOCK to the hard one; before the jail, which allows no such call. */
+void secret_memory_raise_limit(void);
 /* NULL is fine. */
 void secret_memory_free(void *block);
 

@@ -261,6 +261,7 @@ int secret_store_new(const void *bundle, size_t length, struct secret_store **re
 	void *copy;
 	int error;
 
+	secret_memory_raise_limit();
 	if (length > SECRET_BUNDLE_MAX)
 		return explain(-EBADMSG, NULL, problem);
 	error = secret_memory_new(length, &copy);
@@ -278,6 +279,7 @@ int secret_store_read(int fd, struct secret_store **ret_store,
 	ssize_t got;
 	int error;
 
+	secret_memory_raise_limit();
 	if (fstat(fd, &status) < 0)
 		return explain(-errno, NULL, problem);
 	if (status.st_size > SECRET_BUNDLE_MAX)

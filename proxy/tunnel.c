@@ -3,6 +3,8 @@
 #include "base/checked.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define READ_SIZE 16384u
 /* What one turn moves in one direction before others have theirs. */
@@ -17,6 +19,48 @@ void tunnel_init(struct tunnel *tunnel, struct stream *guest, struct byte_buffer
 	};
 }
 
+bool tunnel_filter_in(struct tunnel *tunnel, struct body_filter *filter)
+{
+	struct tunnel_direction *in = &tunnel->in;
+	size_t length = byte_buffer_length(in->buffer);
+	uint8_t *waiting = malloc(length + 1);
+	int error = -ENOMEM;
+
+	in->filter = filter;
+	if (waiting) {
+		if (length > 0)
+			memcpy(waiting, byte_buffer_front(in->buffer), length);
+		byte_buffer_consume(in->buffer, length);
+		error = filter->feed(filter, waiting, length, false, in->buffer);
+		explicit_bzero(waiting, length);
+	}
+	free(waiting);
+	tunnel->failed = error != 0;
+	return error == 0;
+}
+
+/* The same as fill(), through the filter; what that kept counts at the end. */
+static ssize_t fill_filtered(struct tunnel_direction *direction)
+{
+	size_t before = byte_buffer_length(direction->buffer);
+	uint8_t block[READ_SIZE];
+	ssize_t count;
+	int error;
+
+	/* The filter may add as much as it kept. */
+	if (before + 2 * READ_SIZE > TUNNEL_BUFFER_MAX)
+		return -EAGAIN;
+	count = stream_read(direction->from, block, READ_SIZE);
+	if (count < 0)
+		return count;
+	error = direction->filter->feed(direction->filter, block, (size_t)count, count == 0,
+					direction->buffer);
+	explicit_bzero(block, (size_t)count);
+	if (error)
+		return error;
+	return count > 0 ? count : (ssize_t)(byte_buffer_length(direction->buffer) - before);
+}
+
 /* Bytes read, 0 at the end, or a negative errno. */
 static ssize_t fill(struct tunnel_direction *direction)
 {
@@ -27,6 +71,8 @@ static ssize_t fill(struct tunnel_direction *direction)
 		return -EAGAIN;
 	if (!stream_can_read(direction->from) && !direction->from->read_ended)
 		return direction->from->failed ? -EPIPE : -EAGAIN;
+	if (direction->filter)
+		return fill_filtered(direction);
 	if (byte_buffer_reserve(direction->buffer, READ_SIZE, &space) < 0)
 		return -ENOMEM;
 	count = stream_read(direction->from, space, READ_SIZE);

@@ -5,6 +5,7 @@
 #ifndef PROXY_TUNNEL_H
 #define PROXY_TUNNEL_H
 
+#include "proxy/body_filter.h"
 #include "proxy/byte_buffer.h"
 #include "proxy/stream.h"
 
@@ -17,7 +18,8 @@ struct tunnel_direction {
 	struct stream *from;
 	struct stream *to;
 	struct byte_buffer *buffer;
-	bool ended; /* all bytes and the end are passed on */
+	struct body_filter *filter; /* borrowed, or NULL: what all bytes go through */
+	bool ended;		    /* all bytes and the end are passed on */
 	uint64_t moved;
 };
 
@@ -30,6 +32,9 @@ struct tunnel {
 /* Borrows both streams, and both buffers, in which bytes that were read before may wait. */
 void tunnel_init(struct tunnel *tunnel, struct stream *guest, struct byte_buffer *from_guest,
 		 struct stream *server, struct byte_buffer *from_server);
+/* Sends what comes from the server through a filter that blocks nothing and outlives the tunnel,
+ * what waits already included. False when that failed, and the tunnel cannot begin. */
+bool tunnel_filter_in(struct tunnel *tunnel, struct body_filter *filter);
 /* Moves what can be moved. False when it is over: both directions ended, or one failed. */
 bool tunnel_turn(struct tunnel *tunnel);
 

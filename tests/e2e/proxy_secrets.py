@@ -1,5 +1,6 @@
 """Secrets through the whole broker, and every way to get at one: run by proxy_secrets.sh."""
 import base64
+import hashlib
 import os
 import tempfile
 import urllib.parse
@@ -9,6 +10,10 @@ from broker import Authority, Broker, Server, Tap, bundle, read_message, read_un
 tap = Tap()
 authority = Authority(tempfile.mkdtemp(prefix="matchlock-proxy-ca-"))
 SECRET = b"sk-ant-api03-RealRealRealReal0123456789-abcdefghijklmnop"
+CLIENT = b"client-secret-0123456789"
+CAPTURE = 6  # SECRET_FLAG_BODY | SECRET_FLAG_CAPTURE
+TOKEN = b"ya29.A0AfH6SNabcdefgh-0123"
+REFRESH = b"1//0gabcdefghijklmnop"
 OTHER = b"ghp_0123456789ABCDEFGHIJabcdefghij012345"
 seen = []
 
@@ -36,6 +41,25 @@ def serve(connection):
             length = len(data)
         body, data = data[:length], data[length:]
         seen.append((head, body))
+        if b"GET /socket " in head:
+            key = [line.split(b": ")[1] for line in head.split(b"\r\n")
+                   if line.lower().startswith(b"sec-websocket-key")][0]
+            accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+            frame = b"you are " + SECRET
+            frame = b"\x81" + bytes([len(frame)]) + frame
+            connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                               b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + frame[:20])
+            for at in range(20, len(frame), 3):
+                connection.sendall(frame[at:at + 3])
+            connection.recv(65536)
+            return
+        if b" /token " in head.split(b"\r\n")[0]:
+            tokens = b'{"access_token": "' + TOKEN + b'", "refresh_token":"' + REFRESH.replace(b"/", b"\\/") + b'"}'
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" %
+                               len(tokens))
+            for at in range(0, len(tokens), 5):
+                connection.sendall(tokens[at:at + 5])
+            continue
         token = [line for line in head.split(b"\r\n") if line.lower().startswith(b"authorization")]
         echo = head + b"\n" + body + b"\n" + base64.b64encode(token[0] if token else b"") + b"\n" + (
             SECRET.hex().encode() if b"/hex" in head else b"")
@@ -51,7 +75,7 @@ plain = Server(serve)
 broker = Broker([f"api.test:{bound.port}", f"api.test:{plain.port}", f"evil.test:{elsewhere.port}"],
                 ["api.test", "evil.test"], authority,
                 bundle((b"API_KEY", SECRET, [(b"api.test", 0)], 1), (b"HUB_TOKEN", OTHER, [(b"hub.test", 0)], 1),
-                       (b"DECOY", b"AKIAABCDEFGHIJKLMNOP", [], 5)))
+                       (b"CLIENT_SECRET", CLIENT, [(b"api.test", 0)], 1, CAPTURE), (b"DECOY", b"AKIAABCDEFGHIJKLMNOP", [], 5)))
 placeholder = broker.placeholders["API_KEY"].encode()
 tap.ok("a placeholder of the same length, with the vendor's prefix, and another",
        len(placeholder) == len(SECRET) and placeholder.startswith(b"sk-ant-") and placeholder != SECRET, placeholder)
@@ -127,6 +151,47 @@ stream = broker.tls("denied.test", 443)
 stream.sendall(b"GET / HTTP/1.1\r\nHost: denied.test\r\nX-Data: " + broker.placeholders["DECOY"].encode() + b"\r\n\r\n")
 status, fields, text, rest = read_message(stream)
 tap.same("as a decoy also where nothing would be allowed", (403, "canary"), (status, fields.get("matchlock-denied")))
+
+def send_to(path, head, body=b""):
+    stream = broker.tls("api.test", bound.port)
+    stream.sendall(b"POST %s HTTP/1.1\r\nHost: api.test:%d\r\nContent-Length: %d\r\n%s\r\n\r\n" %
+                   (path, bound.port, len(body), head) + body)
+    return read_message(stream)
+
+
+client = broker.placeholders["CLIENT_SECRET"].encode()
+status, fields, text, rest = send_to(b"/x", b"Content-Type: application/x-www-form-urlencoded",
+                                     b"grant_type=x&client_secret=" + client)
+tap.ok("a secret that may be in a body is put in there", seen[-1][1].endswith(CLIENT), seen[-1])
+tap.ok("and its echo is not", CLIENT not in text and client in text, text)
+status, fields, text, rest = send_to(b"/token", b"Authorization: Bearer " + client)
+tap.ok("tokens that a server hands out are kept", status == 200 and text.startswith(b'{"access_token": "ya29.') and
+       TOKEN not in text and REFRESH.replace(b"/", b"\\/") not in text and
+       len(text) == len(TOKEN) + len(REFRESH) + 2 + len(b'{"access_token": "", "refresh_token":""}'), (status, text))
+token = text[len(b'{"access_token": "'):][:len(TOKEN)]
+status, fields, text, rest = send_to(b"/x", b"Authorization: Bearer " + token)
+tap.ok("and used through their placeholders", b"Bearer " + TOKEN in seen[-1][0], seen[-1])
+tap.ok("and hidden like any other", TOKEN not in text and token in text, text)
+status, fields, text, rest = send(b"Authorization: Bearer " + token, b"", "evil.test", elsewhere.port)
+tap.same("and go nowhere else", (403, "secret_wrong_host"), (status, fields.get("matchlock-denied")))
+
+stream = broker.tls("api.test", bound.port)
+stream.sendall(b"GET /socket HTTP/1.1\r\nHost: api.test:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+               b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+               b"Sec-WebSocket-Extensions: permessage-deflate\r\nAuthorization: Bearer %s\r\n\r\n" %
+               (bound.port, placeholder))
+answer = read_until(stream, b"\r\n\r\n")
+head, _, frames = answer.partition(b"\r\n\r\n")
+while len(frames) < 2 + 8 + len(SECRET):
+    more = stream.recv(65536)
+    if not more:
+        break
+    frames += more
+tap.ok("a websocket is opened", head.startswith(b"HTTP/1.1 101"), head)
+tap.ok("with the secret, and without what would hide it in an answer",
+       SECRET in seen[-1][0] and b"permessage-deflate" not in seen[-1][0], seen[-1])
+tap.ok("what the server says in it is searched", frames[2:] == b"you are " + placeholder, frames)
+stream.close()
 
 process = f"/proc/{broker.process.pid}"
 for name in ("cmdline", "environ", "comm"):

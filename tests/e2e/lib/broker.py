@@ -196,10 +196,10 @@ def read_message(connection, data=b"", to_head=False):
 
 
 def bundle(*secrets):
-    """What carries secrets to the broker; each is a name, a value, (host, port) pairs and a kind."""
+    """What carries secrets to the broker; each is a name, a value, (host, port) pairs, a kind, and perhaps flags."""
     data = struct.pack("<IHH", 0x3173634d, 1, len(secrets))
-    for name, value, hosts, kind in secrets:
-        data += struct.pack("<BBBBBBBBHH", kind, 0, 0, 0, len(name), len(hosts), 0, 0, len(value), 0)
+    for name, value, hosts, kind, *flags in secrets:
+        data += struct.pack("<BBBBBBBBHH", kind, *(flags or [0]), 0, 0, len(name), len(hosts), 0, 0, len(value), 0)
         data += name + value
         for host, port in hosts:
             data += struct.pack("<HB", port, len(host)) + host
