@@ -16,6 +16,8 @@ int command_audit(int argc, char **argv, const struct paths *paths);
 int command_doctor(int argc, char **argv, const struct paths *paths);
 int command_trust(int argc, char **argv, const struct paths *paths);
 int command_config(int argc, char **argv, const struct paths *paths);
+int command_allow(int argc, char **argv, const struct paths *paths);
+int command_port_forward(int argc, char **argv, const struct paths *paths);
 int command_version(int argc, char **argv, const struct paths *paths);
 
 #endif

@@ -1,7 +1,9 @@
 #include "cli/environment.h"
 
+#include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "wire/agent.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -91,6 +93,35 @@ static char *search_path(const struct environment_facts *facts)
 	return path;
 }
 
+/* Every library looks elsewhere for whom to trust. Some add one certificate to what they have, the
+ * others take a whole bundle in place of it. */
+static void add_trust(struct text_list *list)
+{
+	static const char *const certificate[] = { "NODE_EXTRA_CA_CERTS", "DENO_CERT" };
+	static const char *const bundle[] = {
+		"SSL_CERT_FILE",
+		"REQUESTS_CA_BUNDLE",
+		"PIP_CERT",
+		"CURL_CA_BUNDLE",
+		"GIT_SSL_CAINFO",
+		"CARGO_HTTP_CAINFO",
+		"npm_config_cafile",
+		"AWS_CA_BUNDLE",
+		"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+		"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+		"NIX_SSL_CERT_FILE",
+		"BUNDLE_SSL_CA_CERT",
+		"HEX_CACERTS_PATH",
+	};
+
+	for (size_t i = 0; i < ARRAY_LENGTH(certificate); i++)
+		set_variable(list, certificate[i], AGENT_TRUST_CERTIFICATE);
+	for (size_t i = 0; i < ARRAY_LENGTH(bundle); i++)
+		set_variable(list, bundle[i], AGENT_TRUST_BUNDLE);
+	set_variable(list, "NODE_USE_SYSTEM_CA", "1");
+	set_variable(list, "UV_NATIVE_TLS", "1");
+}
+
 static void add_facts(struct text_list *list, const struct run_options *options,
 		      const struct environment_facts *facts)
 {
@@ -111,6 +142,8 @@ static void add_facts(struct text_list *list, const struct run_options *options,
 		set_variable(list, "TERM", terminal && *terminal ? terminal : "xterm");
 		set_variable(list, "COLORTERM", getenv("COLORTERM"));
 	}
+	if (facts->network)
+		add_trust(list);
 	set_variable(list, "MATCHLOCK", "1");
 	set_variable(list, "MATCHLOCK_SESSION", facts->session);
 }
@@ -159,6 +192,17 @@ static int add_file(struct text_list *list, const char *path, struct problem *pr
 		add_wish(list, line);
 	}
 	return 0;
+}
+
+void environment_add(struct text_list *environment, const char *entry)
+{
+	size_t length = strcspn(entry, "=");
+
+	for (size_t i = 0; i < environment->count; i++) {
+		if (same_name(environment->items[i], entry, length))
+			return;
+	}
+	text_list_add(environment, entry);
 }
 
 int environment_build(const struct run_options *options, const struct environment_facts *facts,

@@ -20,11 +20,14 @@ struct environment_facts {
 	const char *session; /* id */
 	bool superuser;
 	bool host_image; /* the host's search path means something inside */
+	bool network;	 /* programs need to be told whom to trust */
 };
 
 /* Adds "NAME=value" strings, each name once; later sources win: facts, config.yaml,
  * files, -e. */
 int environment_build(const struct run_options *options, const struct environment_facts *facts,
 		      struct text_list *ret_environment, struct problem *problem);
+/* Adds "NAME=value" unless that name is there. */
+void environment_add(struct text_list *environment, const char *entry);
 
 #endif

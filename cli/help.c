@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-const char *const command_names[] = { "run",	 "rollback", "diff",   "ls",	"rm",
-				      "prune",	 "audit",    "doctor", "trust", "config",
-				      "version", "help",     NULL };
+const char *const command_names[] = { "run",   "rollback",     "diff",	  "ls",	   "rm",
+				      "prune", "audit",	       "doctor",  "trust", "config",
+				      "allow", "port-forward", "version", "help",  NULL };
 
 size_t command_name_count(void)
 {
@@ -31,6 +31,8 @@ static const char general_help[] =
 	"  rm        forget sessions\n"
 	"  prune     forget old sessions\n"
 	"  audit     show or verify a session's log\n"
+	"  allow     let a running session reach another host, or not any more\n"
+	"  port-forward  pass connections on to a running session\n"
 	"  doctor    check this machine, and say how to fix what is missing\n"
 	"  trust     look at a project's .matchlock.yaml, and let it take effect\n"
 	"  config    show what config.yaml sets\n"
@@ -44,7 +46,8 @@ static const char run_help[] =
 	"\n"
 	"Runs COMMAND in a fresh virtual machine. It sees this machine's programs read-only, an\n"
 	"empty home directory, and with --workspace one directory of yours that it may change.\n"
-	"It has no network. Files that would make your machine run something later (git hooks,\n"
+	"It has no network but what the flags give. Files that would make your machine run "
+	"something later (git hooks,\n"
 	"editor and agent settings, CI workflows) cannot be written.\n"
 	"\n"
 	"Files\n"
@@ -64,6 +67,21 @@ static const char run_help[] =
 	"  -w, --workdir DIR      where it starts (default: the workspace)\n"
 	"  -u, --user USER[:GROUP]  who it runs as in the guest (default: you)\n"
 	"  --timeout TIME         end it after 90s, 5m, 2h (exit status 124)\n"
+	"\n"
+	"The network: none, unless one of the first four is given\n"
+	"  --allow-host PATTERN   hosts it may reach: example.com, *.example.com, "
+	"example.com:8443,\n"
+	"                         tcp://db.example.com:5432 (again, or with commas, for more)\n"
+	"  --allow-all-hosts      every host\n"
+	"  --passthrough HOST     allow HOST, and do not look into its connections\n"
+	"  -p [HOST:]HOSTPORT:GUESTPORT  pass connections to a port of this machine on to the "
+	"guest\n"
+	"  --secret NAME@HOST     the guest gets a placeholder NAME; HOST gets the value of $NAME\n"
+	"                         (or NAME=file:PATH@HOST, NAME=cmd:COMMAND@HOST)\n"
+	"  --canary               plant decoy secrets, and deny whatever carries one\n"
+	"  --add-host NAME:ADDR   NAME is at ADDR, which may be private\n"
+	"  --upstream-proxy URL, --upstream-ca FILE  connect through a proxy; trust these, too\n"
+	"  --no-network           none, whatever a policy says\n"
 	"\n"
 	"The machine\n"
 	"  --cpus N, --memory SIZE  such as 2 and 4g\n"
@@ -86,6 +104,7 @@ static const char run_help[] =
 	"Examples\n"
 	"  matchlock run --workspace . --rollback-on-exit -- make test\n"
 	"  matchlock run --workspace . -it -- bash\n"
+	"  matchlock run --workspace . --allow-host registry.npmjs.org -- npm install\n"
 	"  matchlock run --workspace . --keep-on-success --timeout 10m -- ./fix-everything.sh\n"
 	"  matchlock run -v ~/data:/data:ro --workspace . -e DEBUG=1 -- python3 report.py\n"
 	"  git diff | matchlock run -i -- patch-checker\n";
@@ -141,6 +160,26 @@ static const char audit_help[] =
 	"\n"
 	"  matchlock audit show last --denied\n";
 
+static const char allow_help[] = "Usage: matchlock allow add SESSION PATTERN...\n"
+				 "       matchlock allow rm SESSION PATTERN...\n"
+				 "       matchlock allow ls SESSION\n"
+				 "\n"
+				 "Changes, while a session with a network runs, which hosts it may "
+				 "reach. PATTERN is as for\n"
+				 "`matchlock run --allow-host`. Connections that are there stay.\n"
+				 "\n"
+				 "  matchlock allow add last api.example.com\n";
+
+static const char port_forward_help[] =
+	"Usage: matchlock port-forward SESSION [HOST:]HOSTPORT:GUESTPORT...\n"
+	"\n"
+	"Passes connections to ports of this machine on to the loopback of a session that runs "
+	"with\n"
+	"a network, until one of the two ends. HOST is the address to listen at: 127.0.0.1 unless\n"
+	"given.\n"
+	"\n"
+	"  matchlock port-forward last 8080:80\n";
+
 static const char doctor_help[] =
 	"Usage: matchlock doctor [--json]\n"
 	"\n"
@@ -178,6 +217,7 @@ const char *help_text(const char *command)
 		{ "rm", rm_help },	     { "prune", prune_help },
 		{ "audit", audit_help },     { "doctor", doctor_help },
 		{ "trust", trust_help },     { "config", config_help },
+		{ "allow", allow_help },     { "port-forward", port_forward_help },
 		{ "version", version_help }, { "help", help_help },
 	};
 

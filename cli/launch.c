@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "cli/paths.h"
 #include "jail/jail.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -95,6 +97,45 @@ static bool reap(struct child *child, int options)
 		return false;
 	child->ended = true;
 	return true;
+}
+
+int child_start_daemon(struct child *child, const struct paths *paths, const char *name,
+		       struct text_list *arguments, const char *flag, const int *fds,
+		       size_t fd_count, struct problem *problem)
+{
+	cleanup_free char *program = find_program(paths, name, problem);
+
+	if (!program)
+		return -1;
+	free(arguments->items[0]);
+	arguments->items[0] = text_copy(program);
+	if (flag)
+		text_list_add(arguments, flag);
+	return child_start(child, program, arguments->items, fds, fd_count, NULL, problem);
+}
+
+void argument_number(struct text_list *arguments, const char *flag, long number)
+{
+	text_list_add(arguments, flag);
+	text_list_take(arguments, text_printf("%ld", number));
+}
+
+void argument_text(struct text_list *arguments, const char *flag, const char *text)
+{
+	text_list_add(arguments, flag);
+	text_list_add(arguments, text);
+}
+
+int make_pair(int type, int *ret_ours, int *ret_theirs, struct problem *problem)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair) < 0)
+		return problem_set(problem, STATUS_SANDBOX, "cannot make a socket pair: %s",
+				   strerror(errno));
+	*ret_ours = pair[0];
+	*ret_theirs = pair[1];
+	return 0;
 }
 
 bool child_poll(struct child *child)

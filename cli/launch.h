@@ -37,6 +37,19 @@ struct child_streams {
  * caller's here. */
 int child_start(struct child *child, const char *program, char *const *arguments, const int *fds,
 		size_t fd_count, const struct child_streams *streams, struct problem *problem);
+struct paths;
+
+/* The same for a daemon, NAME of this build or installation: arguments->items[0] becomes its path,
+ * and `flag` (may be NULL) follows the others. */
+int child_start_daemon(struct child *child, const struct paths *paths, const char *name,
+		       struct text_list *arguments, const char *flag, const int *fds,
+		       size_t fd_count, struct problem *problem);
+/* "FLAG NUMBER" and "FLAG TEXT" for such arguments. */
+void argument_number(struct text_list *arguments, const char *flag, long number);
+void argument_text(struct text_list *arguments, const char *flag, const char *text);
+/* A Unix socket pair, one end for the child. */
+int make_pair(int type, int *ret_ours, int *ret_theirs, struct problem *problem);
+
 /* Looks whether it ended, without waiting. True when it has (or never started). */
 bool child_poll(struct child *child);
 /* Waits up to `timeout_ms` (-1: no limit). True when it has ended. */

@@ -70,6 +70,7 @@ static int dispatch(int argc, char **argv)
 		{ "rm", command_rm },		{ "prune", command_prune },
 		{ "audit", command_audit },	{ "doctor", command_doctor },
 		{ "trust", command_trust },	{ "config", command_config },
+		{ "allow", command_allow },	{ "port-forward", command_port_forward },
 		{ "version", command_version },
 	};
 	struct problem problem;

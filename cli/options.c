@@ -33,6 +33,15 @@ enum long_only {
 	OPTION_NO_TIMEOUT,
 	OPTION_NO_POLICY,
 	OPTION_NO_QUIET,
+	OPTION_ALLOW_HOST,
+	OPTION_ALLOW_ALL_HOSTS,
+	OPTION_NO_NETWORK,
+	OPTION_ADD_HOST,
+	OPTION_UPSTREAM_PROXY,
+	OPTION_UPSTREAM_CA,
+	OPTION_PASSTHROUGH,
+	OPTION_SECRET,
+	OPTION_CANARY,
 };
 
 static const struct option run_long_options[] = {
@@ -66,6 +75,16 @@ static const struct option run_long_options[] = {
 	{ "no-timeout", no_argument, NULL, OPTION_NO_TIMEOUT },
 	{ "no-policy", no_argument, NULL, OPTION_NO_POLICY },
 	{ "no-quiet", no_argument, NULL, OPTION_NO_QUIET },
+	{ "allow-host", required_argument, NULL, OPTION_ALLOW_HOST },
+	{ "allow-all-hosts", no_argument, NULL, OPTION_ALLOW_ALL_HOSTS },
+	{ "no-network", no_argument, NULL, OPTION_NO_NETWORK },
+	{ "add-host", required_argument, NULL, OPTION_ADD_HOST },
+	{ "upstream-proxy", required_argument, NULL, OPTION_UPSTREAM_PROXY },
+	{ "upstream-ca", required_argument, NULL, OPTION_UPSTREAM_CA },
+	{ "passthrough", required_argument, NULL, OPTION_PASSTHROUGH },
+	{ "secret", required_argument, NULL, OPTION_SECRET },
+	{ "canary", no_argument, NULL, OPTION_CANARY },
+	{ "publish", required_argument, NULL, 'p' },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -307,6 +326,15 @@ static int set_flag(struct run_options *options, int option)
 	case OPTION_ROLLBACK_ON_EXIT:
 		options->rollback_on_exit = true;
 		break;
+	case OPTION_ALLOW_ALL_HOSTS:
+		options->network.allow_all = true;
+		break;
+	case OPTION_CANARY:
+		options->network.plants_canaries = true;
+		break;
+	case OPTION_NO_NETWORK:
+		options->network.is_refused = true;
+		break;
 	case OPTION_KEEP_ON_SUCCESS:
 		options->keep_on_success = true;
 		break;
@@ -336,6 +364,29 @@ static int set_flag(struct run_options *options, int option)
 		break;
 	}
 	return 0;
+}
+
+static int set_network_option(struct run_options *options, int option, const char *value,
+			      struct problem *problem)
+{
+	struct network_options *network = &options->network;
+
+	switch (option) {
+	case OPTION_ALLOW_HOST:
+		return network_allow(network, value, problem);
+	case OPTION_PASSTHROUGH:
+		return network_pass_through(network, value, problem);
+	case OPTION_ADD_HOST:
+		return network_add_host(network, value, problem);
+	case OPTION_UPSTREAM_PROXY:
+		return network_set_upstream_proxy(network, value, problem);
+	case OPTION_UPSTREAM_CA:
+		return set_once(&network->upstream_ca, "--upstream-ca", value, problem);
+	case OPTION_SECRET:
+		return network_add_secret(network, value, problem);
+	default:
+		return network_forward(network, value, problem);
+	}
 }
 
 static int set_option(struct run_options *options, int option, const char *value,
@@ -368,6 +419,14 @@ static int set_option(struct run_options *options, int option, const char *value
 		return 0;
 	case 'v':
 		return add_mount(options, value, problem);
+	case OPTION_ALLOW_HOST:
+	case OPTION_PASSTHROUGH:
+	case OPTION_ADD_HOST:
+	case OPTION_UPSTREAM_PROXY:
+	case OPTION_UPSTREAM_CA:
+	case OPTION_SECRET:
+	case 'p':
+		return set_network_option(options, option, value, problem);
 	case OPTION_CPUS:
 	case OPTION_MEMORY:
 	case OPTION_TIMEOUT:
@@ -513,7 +572,7 @@ int run_options_parse(int argc, char **argv, struct run_options *ret_options,
 	int option;
 
 	restart_options();
-	while ((option = next_option(argc, argv, "run", "+:ite:w:u:v:qh", run_long_options,
+	while ((option = next_option(argc, argv, "run", "+:ite:w:u:v:p:qh", run_long_options,
 				     problem)) != -1) {
 		if (option == -2 || set_option(&options, option, optarg, problem) < 0)
 			goto failed;
@@ -521,6 +580,8 @@ int run_options_parse(int argc, char **argv, struct run_options *ret_options,
 	}
 	for (int i = optind; i < argc; i++)
 		text_list_add(&options.command, argv[i]);
+	if (!options.help && network_judge(&options.network, problem) < 0)
+		goto failed;
 	if (!options.help && options.command.count == 0) {
 		problem_set(problem, STATUS_USAGE,
 			    "no command: write `matchlock run [flags] -- COMMAND [ARGUMENT...]`");
@@ -557,6 +618,7 @@ void run_options_free(struct run_options *options)
 	free(options->project_path);
 	free(options->project_text);
 	text_list_free(&options->allow_write);
+	network_options_free(&options->network);
 	free(options->name);
 	text_list_free(&options->command);
 	*options = (struct run_options){ 0 };

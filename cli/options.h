@@ -7,6 +7,7 @@
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
+#include "cli/network_options.h"
 #include "cli/text.h"
 
 #include <getopt.h>
@@ -78,6 +79,7 @@ struct run_options {
 	struct mount_option mounts[RUN_MOUNTS_MAX];
 	size_t mount_count;
 	struct text_list allow_write;
+	struct network_options network;
 	char *name;
 	bool dry_run;
 	bool json;

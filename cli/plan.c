@@ -2,10 +2,13 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/io.h"
+#include "cli/egress_rules.h"
 #include "cli/environment.h"
 #include "cli/project_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <strings.h>
@@ -61,6 +64,7 @@ void plan_free(struct plan *plan)
 	free(plan->time_zone);
 	text_list_free(&plan->environment);
 	free(plan->policy);
+	json_decref(plan->egress_rules);
 	text_list_free(&plan->warnings);
 	*plan = (struct plan){ 0 };
 }
@@ -531,6 +535,71 @@ static int choose_policy(struct plan *plan, const struct run_options *options,
 	return 0;
 }
 
+/* A policy that names hosts asks for a network, too. */
+static int choose_network(struct plan *plan, const struct run_options *options,
+			  struct problem *problem)
+{
+	const struct network_options *network = &options->network;
+	cleanup_fd int fd = -1;
+	cleanup_free char *text = NULL;
+	size_t length = 0;
+
+	plan->has_network = network_is_asked(network);
+	if (options->project && options->project->no_network) {
+		if (!plan->has_network)
+			return 0;
+		return problem_set(problem, STATUS_USAGE,
+				   "%s wants no network (network: none); leave out the flags that "
+				   "give one, or change it and trust it again",
+				   options->project_path);
+	}
+	if (network->allow_all)
+		text_list_add(&plan->warnings,
+			      "--allow-all-hosts: the command can send what it reads, the whole "
+			      "workspace, to any host of the Internet");
+	if (!plan->policy || network->is_refused)
+		return 0;
+	fd = open(plan->policy, O_RDONLY | O_CLOEXEC);
+	/* What is wrong with the file otherwise, the file server tells. */
+	if (fd < 0 || read_file(fd, EGRESS_RULES_BYTES_MAX, &text, &length) < 0)
+		return 0;
+	if (egress_rules_parse(text, length, options->policy, &plan->egress_rules, problem) < 0)
+		return -1;
+	if (json_array_size(plan->egress_rules) > 0)
+		plan->has_network = true;
+	return 0;
+}
+
+static bool names_entry(const char *name, const char *entry)
+{
+	size_t length = strlen(name);
+
+	return strncmp(entry, name, length) == 0 && entry[length] == '=';
+}
+
+/* The guest gets what stands for a secret, by the secret's name. */
+static int judge_secrets(const struct plan *plan, const struct run_options *options,
+			 struct problem *problem)
+{
+	const struct network_options *network = &options->network;
+
+	if ((network->secret_count > 0 || network->plants_canaries) && !plan->has_network)
+		return problem_set(problem, STATUS_USAGE,
+				   "%s: no host may be reached; add --allow-host HOST",
+				   network->secret_count > 0 ? "--secret" : "--canary");
+	for (size_t i = 0; i < network->secret_count; i++) {
+		for (size_t j = 0; j < plan->environment.count; j++) {
+			if (names_entry(network->secrets[i].name, plan->environment.items[j]))
+				return problem_set(problem, STATUS_USAGE,
+						   "%s is a secret (--secret), whose value stays "
+						   "outside; take it out of -e, --env-file and "
+						   "config.yaml's env",
+						   network->secrets[i].name);
+		}
+	}
+	return 0;
+}
+
 static int judge_wishes(const struct plan *plan, const struct run_options *options,
 			struct problem *problem)
 {
@@ -569,6 +638,7 @@ static int choose_environment(struct plan *plan, const struct run_options *optio
 		.session = plan->id,
 		.superuser = plan->user.uid == 0,
 		.host_image = strcmp(plan->exports[0].host, "/") == 0,
+		.network = plan->has_network,
 	};
 
 	return environment_build(options, &facts, &plan->environment, problem);
@@ -608,8 +678,10 @@ int plan_make(const struct run_options *options, const struct paths *paths, stru
 	for (size_t i = 0; i < options->notices.count; i++)
 		text_list_add(&plan.warnings, options->notices.items[i]);
 	if (choose_cwd(&plan, options, problem) < 0 || choose_policy(&plan, options, problem) < 0 ||
+	    choose_network(&plan, options, problem) < 0 ||
 	    judge_wishes(&plan, options, problem) < 0 ||
-	    choose_environment(&plan, options, problem) < 0)
+	    choose_environment(&plan, options, problem) < 0 ||
+	    judge_secrets(&plan, options, problem) < 0)
 		goto failed;
 	*ret_plan = plan;
 	return 0;

@@ -61,6 +61,8 @@ struct plan {
 	char *time_zone; /* "" leaves the image's */
 	struct text_list environment;
 	char *policy; /* canonical path of --policy; NULL for the built-in rules alone */
+	bool has_network;
+	json_t *egress_rules; /* of the policy; NULL or empty without any */
 	struct text_list warnings;
 };
 

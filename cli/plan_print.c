@@ -1,5 +1,6 @@
 /* The plan as text, as JSON, and as the file server's configuration. */
 #include "base/cleanup.h"
+#include "cli/network_plan.h"
 #include "cli/plan.h"
 #include "cli/project_file.h"
 
@@ -82,7 +83,7 @@ char *plan_text(const struct plan *plan, const struct run_options *options)
 
 		fprintf(out, "%-12salso writable: %s\n", "", glob);
 	}
-	fprintf(out, "%-12snone: the guest has no network card\n", "network");
+	network_print(out, plan, options);
 	if (options->timeout_ms) {
 		cleanup_free char *limit = format_duration(options->timeout_ms);
 
@@ -136,7 +137,7 @@ json_t *plan_json(const struct plan *plan, const struct run_options *options)
 				  "hidden", shown_list(&export->hide)));
 	}
 	return json_pack(
-		"{s:o, s:o, s:{s:s, s:I, s:I, s:s, s:b}, s:s, s:i, s:i, s:o, s:o, s:o, s:s, s:I, "
+		"{s:o, s:o, s:{s:s, s:I, s:I, s:s, s:b}, s:s, s:i, s:i, s:o, s:o, s:o, s:o, s:I, "
 		"s:b, s:b, s:o, s:o, s:o, s:o}",
 		"command", shown_list(&options->command), "directory", shown(plan->cwd), "user",
 		"name", plan->user.name, "uid", (json_int_t)plan->user.uid, "gid",
@@ -144,8 +145,8 @@ json_t *plan_json(const struct plan *plan, const struct run_options *options)
 		plan->home_is_empty ? 1 : 0, "engine", plan->engine, "cpus", (int)plan->cpus,
 		"memory_mib", (int)plan->memory_mib, "mounts", mounts, "policy",
 		plan->policy ? shown(plan->policy) : json_string("built-in"), "allow_write",
-		shown_list(&options->allow_write), "network", "none", "timeout_ms",
-		(json_int_t)options->timeout_ms, "rollback_on_exit",
+		shown_list(&options->allow_write), "network", network_plan_json(plan, options),
+		"timeout_ms", (json_int_t)options->timeout_ms, "rollback_on_exit",
 		options->rollback_on_exit ? 1 : 0, "keep_on_success",
 		options->keep_on_success ? 1 : 0, "environment", shown_list(&plan->environment),
 		"warnings", shown_list(&plan->warnings), "config", shown(options->config),

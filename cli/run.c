@@ -4,11 +4,13 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "cli/denials.h"
+#include "cli/environment.h"
 #include "cli/exec_session.h"
 #include "cli/help.h"
 #include "cli/options.h"
 #include "cli/plan.h"
 #include "cli/project_trust.h"
+#include "cli/session_control.h"
 #include "cli/session_record.h"
 #include "cli/session_vm.h"
 #include "cli/undo_actions.h"
@@ -36,6 +38,7 @@ struct run {
 	bool rolled_back;
 	struct rollback_result rollback;
 	struct denials *denials;
+	struct session_control control;
 };
 
 static uint64_t now_ms(void)
@@ -189,6 +192,55 @@ static void announce_engine(struct run *run)
 				"boundary (-q hides this)\n");
 }
 
+/* `matchlock allow`: the broker decides, the log is told. */
+static int answer_control(void *context, enum proxy_control_type type, const char *text,
+			  char **ret_text)
+{
+	struct run *run = context;
+	struct audit_event *event = &run->vm.event;
+	struct problem problem;
+	int error = proxy_daemon_ask(&run->vm.proxy, type, text, ret_text, &problem);
+
+	if (error < 0) {
+		*ret_text = text_copy(problem.text);
+		return EIO;
+	}
+	if (error == 0 && type != PROXY_CONTROL_ALLOW_LIST) {
+		audit_event_begin(event, AUDIT_GRANT);
+		audit_event_text(event, AUDIT_FIELD_OPERATION,
+				 type == PROXY_CONTROL_ALLOW_ADD ? "allow" : "withdraw");
+		audit_event_text(event, AUDIT_FIELD_RULE, text);
+		session_vm_tell(&run->vm);
+	}
+	return error;
+}
+
+static void control_ready(void *context, struct pollfd *watches, size_t count)
+{
+	struct run *run = context;
+
+	(void)watches;
+	(void)count;
+	session_control_turn(&run->control);
+}
+
+/* No secret's name is in the environment already; a decoy gives way to what is. */
+static int connect_command(struct run *run, struct exec_loop *loop, struct problem *problem)
+{
+	const struct text_list *placeholders = &run->vm.proxy.placeholders;
+
+	if (!run->plan.has_network)
+		return 0;
+	for (size_t i = 0; i < placeholders->count; i++)
+		environment_add(&run->plan.environment, placeholders->items[i]);
+	run->control.answer = answer_control;
+	run->control.context = run;
+	loop->watches = run->control.watches;
+	loop->watch_count = SESSION_CONTROL_WATCHES;
+	loop->on_watch = control_ready;
+	return session_control_listen(&run->control, run->vm.files.runtime, problem);
+}
+
 static void run_command(struct run *run)
 {
 	mode_t mask = umask(0);
@@ -215,6 +267,11 @@ static void run_command(struct run *run)
 	int error;
 
 	umask(mask);
+	if (connect_command(run, &loop, &problem) < 0) {
+		sandbox_failed(run, &problem);
+		return;
+	}
+	request.environment = (const char *const *)run->plan.environment.items;
 	announce_engine(run);
 	run->started_ms = now_ms();
 	run->ran = true;
@@ -403,6 +460,7 @@ static void run_session(struct run *run)
 
 static void release(struct run *run)
 {
+	session_control_release(&run->control);
 	session_vm_release(&run->vm);
 	session_record_free(&run->record);
 	rollback_result_free(&run->rollback);
@@ -435,10 +493,13 @@ int command_run(int argc, char **argv, const struct paths *paths)
 	int status;
 
 	run->paths = paths;
+	session_control_init(&run->control);
 	run->vm.files = (struct session_files)SESSION_FILES_INIT;
-	run->vm.vmm = run->vm.fsserver = run->vm.audit = (struct child)CHILD_INIT("none");
+	run->vm.vmm = run->vm.fsserver = run->vm.audit = run->vm.forwarder =
+		(struct child)CHILD_INIT("none");
+	run->vm.proxy = (struct proxy_daemon)PROXY_DAEMON_INIT;
 	run->vm.vmm_control = run->vm.fsserver_control = run->vm.audit_socket = -1;
-	run->vm.watch_fd = run->vm.signal_fd = -1;
+	run->vm.watch_fd = run->vm.signal_fd = run->vm.secrets_fd = -1;
 	if (run_options_parse(argc, argv, &run->options, &problem) < 0)
 		goto failed;
 	if (run->options.help) {

@@ -1,9 +1,11 @@
 #include "cli/session_files.h"
 
+#include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "cli/remove_tree.h"
 #include "wire/agent.h"
+#include "wire/egress.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,11 +17,14 @@
 #include <unistd.h>
 
 #define LISTEN_BACKLOG 64
+/* Every connection of the guest's; one that finds no room is refused. */
+#define EGRESS_BACKLOG 4096
 #define POLICY_MAX (256u * 1024u) /* as the file server's POLICY_FILE_MAX */
 
 /* ---- sockets ---------------------------------------------------------------------------- */
 
-static int listen_at(const char *base, unsigned port, int *ret_fd, struct problem *problem)
+static int listen_at(const char *base, unsigned port, int backlog, int *ret_fd,
+		     struct problem *problem)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -39,16 +44,41 @@ static int listen_at(const char *base, unsigned port, int *ret_fd, struct proble
 	old_mask = umask(0177);
 	result = bind(fd, (const struct sockaddr *)&address, sizeof(address));
 	umask(old_mask);
-	if (result < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+	if (result < 0 || listen(fd, backlog) < 0)
 		return problem_set(problem, STATUS_SANDBOX, "cannot listen at %s: %s", path,
 				   strerror(errno));
 	*ret_fd = steal_fd(&fd);
 	return 0;
 }
 
-int session_files_begin(struct session_files *files, const struct paths *paths, const char *id,
-			struct problem *problem)
+static int listen_for_guest(struct session_files *files, const struct plan *plan,
+			    struct problem *problem)
 {
+	const struct {
+		unsigned port;
+		int backlog;
+		int *fd;
+	} sockets[] = {
+		{ AGENT_CONTROL_PORT, LISTEN_BACKLOG, &files->control_listen },
+		{ AGENT_STREAM_PORT, LISTEN_BACKLOG, &files->stream_listen },
+		{ AGENT_FILES_PORT, LISTEN_BACKLOG, &files->files_listen },
+		{ EGRESS_STREAM_PORT, EGRESS_BACKLOG, &files->egress_listen },
+		{ EGRESS_DNS_PORT, LISTEN_BACKLOG, &files->dns_listen },
+	};
+	size_t count = ARRAY_LENGTH(sockets) - (plan->has_network ? 0 : 2);
+
+	for (size_t i = 0; i < count; i++) {
+		if (listen_at(files->socket_base, sockets[i].port, sockets[i].backlog,
+			      sockets[i].fd, problem) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int session_files_begin(struct session_files *files, const struct paths *paths,
+			const struct plan *plan, struct problem *problem)
+{
+	const char *id = plan->id;
 	cleanup_free char *sessions = text_printf("%s/sessions", paths->state);
 	cleanup_fd int sessions_fd = -1;
 	cleanup_fd int runtime_fd = open_private_directory(paths->runtime, problem);
@@ -73,12 +103,7 @@ int session_files_begin(struct session_files *files, const struct paths *paths, 
 	files->lock_fd = session_lock(paths, &self, problem);
 	if (files->lock_fd < 0)
 		return -1;
-	if (listen_at(files->socket_base, AGENT_CONTROL_PORT, &files->control_listen, problem) <
-		    0 ||
-	    listen_at(files->socket_base, AGENT_STREAM_PORT, &files->stream_listen, problem) < 0 ||
-	    listen_at(files->socket_base, AGENT_FILES_PORT, &files->files_listen, problem) < 0)
-		return -1;
-	return 0;
+	return listen_for_guest(files, plan, problem);
 }
 
 /* ---- undo stores ------------------------------------------------------------------------ */
@@ -235,6 +260,8 @@ void session_files_release(struct session_files *files)
 	close_and_forget(&files->control_listen);
 	close_and_forget(&files->stream_listen);
 	close_and_forget(&files->files_listen);
+	close_and_forget(&files->egress_listen);
+	close_and_forget(&files->dns_listen);
 	close_and_forget(&files->lock_fd);
 	free(files->directory);
 	free(files->runtime);

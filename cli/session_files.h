@@ -20,17 +20,20 @@ struct session_files {
 	int control_listen; /* AGENT_CONTROL_PORT */
 	int stream_listen;  /* AGENT_STREAM_PORT */
 	int files_listen;   /* AGENT_FILES_PORT */
+	int egress_listen;  /* EGRESS_STREAM_PORT, with a network; else -1 */
+	int dns_listen;	    /* EGRESS_DNS_PORT, the same */
 };
 
 #define SESSION_FILES_INIT                                                                         \
 	{                                                                                          \
-		.lock_fd = -1, .control_listen = -1, .stream_listen = -1, .files_listen = -1       \
+		.lock_fd = -1, .control_listen = -1, .stream_listen = -1, .files_listen = -1,      \
+		.egress_listen = -1, .dns_listen = -1                                              \
 	}
 
 /* First what the VMM needs: the directories, the listening sockets (mode 0600). `files` was
  * initialised with SESSION_FILES_INIT. */
-int session_files_begin(struct session_files *files, const struct paths *paths, const char *id,
-			struct problem *problem);
+int session_files_begin(struct session_files *files, const struct paths *paths,
+			const struct plan *plan, struct problem *problem);
 /* Then, while the VM boots, the rest: stores, policy copy, exports.json. */
 int session_files_complete(struct session_files *files, const struct plan *plan,
 			   const struct run_options *options, const struct paths *paths,

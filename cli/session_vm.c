@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "cli/port_forward.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,11 @@
 #define POWER_OFF_TIMEOUT_MS 20000
 #define FILES_TIMEOUT_MS 120000 /* the undo log's last fsync */
 #define AUDIT_TIMEOUT_MS 60000
+#define PROXY_TIMEOUT_MS 10000
 #define GUEST_CID "3"
+
+/* Who writes to the log: the file server, this process, the VMM, and the broker if there is one. */
+#define SOURCES 4
 
 static const char *const verbosity_flags[] = { "-q", NULL, "-v", "--debug" };
 
@@ -56,45 +61,6 @@ void session_vm_tell(struct session_vm *vm)
 
 /* ---- starting --------------------------------------------------------------------------- */
 
-static int make_pair(int type, int *ret_ours, int *ret_theirs, struct problem *problem)
-{
-	int pair[2];
-
-	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair) < 0)
-		return problem_set(problem, STATUS_SANDBOX, "cannot make a socket pair: %s",
-				   strerror(errno));
-	*ret_ours = pair[0];
-	*ret_theirs = pair[1];
-	return 0;
-}
-
-static int start_daemon(struct child *child, const struct paths *paths, const char *name,
-			struct text_list *arguments, enum run_verbosity verbosity, const int *fds,
-			size_t fd_count, struct problem *problem)
-{
-	cleanup_free char *program = find_program(paths, name, problem);
-
-	if (!program)
-		return -1;
-	free(arguments->items[0]);
-	arguments->items[0] = text_copy(program);
-	if (verbosity_flags[verbosity])
-		text_list_add(arguments, verbosity_flags[verbosity]);
-	return child_start(child, program, arguments->items, fds, fd_count, NULL, problem);
-}
-
-static void add_number(struct text_list *list, const char *flag, long number)
-{
-	text_list_add(list, flag);
-	text_list_take(list, text_printf("%ld", number));
-}
-
-static void add_text(struct text_list *list, const char *flag, const char *text)
-{
-	text_list_add(list, flag);
-	text_list_add(list, text);
-}
-
 static int start_vmm(struct session_vm *vm, const struct plan *plan,
 		     const struct run_options *options, const struct paths *paths,
 		     const struct guest_kernel *kernel, const char *engine, struct problem *problem)
@@ -112,28 +78,29 @@ static int start_vmm(struct session_vm *vm, const struct plan *plan,
 	if (make_pair(SOCK_SEQPACKET, &vm->vmm_control, &control_fd, problem) < 0)
 		return -1;
 	text_list_add(&arguments, "matchlock-vmm");
-	add_text(&arguments, "--engine", engine);
-	add_text(&arguments, "--kernel", kernel->vmlinux);
-	add_text(&arguments, "--initrd", kernel->initrd);
-	add_number(&arguments, "--cpus", plan->cpus);
-	add_number(&arguments, "--memory", plan->memory_mib);
-	add_number(&arguments, "--memory-fd", memory->fd);
+	argument_text(&arguments, "--engine", engine);
+	argument_text(&arguments, "--kernel", kernel->vmlinux);
+	argument_text(&arguments, "--initrd", kernel->initrd);
+	argument_number(&arguments, "--cpus", plan->cpus);
+	argument_number(&arguments, "--memory", plan->memory_mib);
+	argument_number(&arguments, "--memory-fd", memory->fd);
 	if (memory->size > 0) {
-		add_number(&arguments, "--doorbell-fd", memory->doorbell_engine);
+		argument_number(&arguments, "--doorbell-fd", memory->doorbell_engine);
 		text_list_add(&arguments, "--window");
 		text_list_take(&arguments,
 			       text_printf("%#llx:%#llx", (unsigned long long)memory->address,
 					   (unsigned long long)memory->size));
 	}
-	add_text(&arguments, "--cid", GUEST_CID);
-	add_text(&arguments, "--socket-base", vm->files.socket_base);
-	add_number(&arguments, "--audit-fd", vm->vmm_audit);
-	add_number(&arguments, "--control-fd", control_fd);
-	add_number(&arguments, "--console-fd", console_fd);
-	return start_daemon(&vm->vmm, paths, "matchlock-vmm", &arguments, options->verbosity,
-			    (const int[]){ vm->vmm_audit, control_fd, console_fd, memory->fd,
-					   memory->doorbell_engine },
-			    memory->size > 0 ? 5 : 4, problem);
+	argument_text(&arguments, "--cid", GUEST_CID);
+	argument_text(&arguments, "--socket-base", vm->files.socket_base);
+	argument_number(&arguments, "--audit-fd", vm->vmm_audit);
+	argument_number(&arguments, "--control-fd", control_fd);
+	argument_number(&arguments, "--console-fd", console_fd);
+	return child_start_daemon(&vm->vmm, paths, "matchlock-vmm", &arguments,
+				  verbosity_flags[options->verbosity],
+				  (const int[]){ vm->vmm_audit, control_fd, console_fd, memory->fd,
+						 memory->doorbell_engine },
+				  memory->size > 0 ? 5 : 4, problem);
 }
 
 static int start_fsserver(struct session_vm *vm, const struct run_options *options,
@@ -151,29 +118,30 @@ static int start_fsserver(struct session_vm *vm, const struct run_options *optio
 		return -1;
 	text_list_add(&arguments, "matchlock-fsserver");
 	text_list_add(&arguments, "serve");
-	add_number(&arguments, "--config-fd", config_fd);
-	add_number(&arguments, "--listen-fd", vm->files.files_listen);
-	add_number(&arguments, "--control-fd", control_fd);
-	add_number(&arguments, "--audit-fd", audit_fd);
+	argument_number(&arguments, "--config-fd", config_fd);
+	argument_number(&arguments, "--listen-fd", vm->files.files_listen);
+	argument_number(&arguments, "--control-fd", control_fd);
+	argument_number(&arguments, "--audit-fd", audit_fd);
 	if (memory->size > 0) {
-		add_number(&arguments, "--doorbell-fd", memory->doorbell_server);
+		argument_number(&arguments, "--doorbell-fd", memory->doorbell_server);
 		text_list_add(&arguments, "--window");
 		text_list_take(&arguments, text_printf("%d:%#llx:%#llx", memory->fd,
 						       (unsigned long long)memory->address,
 						       (unsigned long long)memory->size));
 	}
-	return start_daemon(&vm->fsserver, paths, "matchlock-fsserver", &arguments,
-			    options->verbosity,
-			    (const int[]){ config_fd, vm->files.files_listen, control_fd, audit_fd,
-					   memory->fd, memory->doorbell_server },
-			    memory->size > 0 ? 6 : 4, problem);
+	return child_start_daemon(&vm->fsserver, paths, "matchlock-fsserver", &arguments,
+				  verbosity_flags[options->verbosity],
+				  (const int[]){ config_fd, vm->files.files_listen, control_fd,
+						 audit_fd, memory->fd, memory->doorbell_server },
+				  memory->size > 0 ? 6 : 4, problem);
 }
 
 static int start_audit(struct session_vm *vm, const struct plan *plan,
 		       const struct run_options *options, const struct paths *paths,
-		       const int sources[3], struct problem *problem)
+		       const int *sources, size_t source_count, struct problem *problem)
 {
 	cleanup_list struct text_list arguments = { 0 };
+	int kept[1 + SOURCES];
 	cleanup_fd int directory_fd =
 		open(vm->files.directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
@@ -182,14 +150,67 @@ static int start_audit(struct session_vm *vm, const struct plan *plan,
 				   vm->files.directory, strerror(errno));
 	text_list_add(&arguments, "matchlock-audit");
 	text_list_add(&arguments, "serve");
-	add_number(&arguments, "--directory-fd", directory_fd);
-	for (size_t i = 0; i < 3; i++)
-		add_number(&arguments, "--source-fd", sources[i]);
+	argument_number(&arguments, "--directory-fd", directory_fd);
+	kept[0] = directory_fd;
+	for (size_t i = 0; i < source_count; i++) {
+		kept[1 + i] = sources[i];
+		argument_number(&arguments, "--source-fd", sources[i]);
+	}
 	text_list_add(&arguments, "--policy-first");
-	add_text(&arguments, "--session", plan->id);
-	return start_daemon(&vm->audit, paths, "matchlock-audit", &arguments, options->verbosity,
-			    (const int[]){ directory_fd, sources[0], sources[1], sources[2] }, 4,
-			    problem);
+	argument_text(&arguments, "--session", plan->id);
+	return child_start_daemon(&vm->audit, paths, "matchlock-audit", &arguments,
+				  verbosity_flags[options->verbosity], kept, 1 + source_count,
+				  problem);
+}
+
+static int start_proxy(struct session_vm *vm, const struct plan *plan,
+		       const struct run_options *options, const struct paths *paths, int audit_fd,
+		       struct problem *problem)
+{
+	const struct proxy_sockets sockets = {
+		.streams = vm->files.egress_listen,
+		.queries = vm->files.dns_listen,
+		.audit = audit_fd,
+		.secrets = vm->secrets_fd,
+	};
+
+	int result = proxy_daemon_start(&vm->proxy, plan, options, paths, &sockets, problem);
+
+	close_and_forget(&vm->secrets_fd);
+	return result;
+}
+
+/* Before the VM starts: a port that is taken is told at once. */
+static int start_forwarder(struct session_vm *vm, const struct run_options *options,
+			   const struct paths *paths, struct problem *problem)
+{
+	const struct network_options *network = &options->network;
+	cleanup_list struct text_list arguments = { 0 };
+	int fds[NETWORK_FORWARDS_MAX];
+	size_t count = 0;
+	int result = 0;
+
+	if (network->forward_count == 0)
+		return 0;
+	text_list_add(&arguments, "matchlock");
+	text_list_add(&arguments, "port-forward");
+	argument_text(&arguments, "--base", vm->files.socket_base);
+	for (; result == 0 && count < network->forward_count; count++) {
+		fds[count] = port_forward_listen(&network->forwards[count], problem);
+		if (fds[count] < 0) {
+			result = -1;
+			break;
+		}
+		text_list_add(&arguments, "--listen-fd");
+		text_list_take(&arguments, text_printf("%d:%u", fds[count],
+						       network->forwards[count].guest_port));
+	}
+	if (result == 0)
+		result = child_start_daemon(&vm->forwarder, paths, "matchlock", &arguments, NULL,
+					    fds, count, problem);
+	for (size_t i = 0; i < count; i++)
+		close(fds[i]);
+	return result;
 }
 
 static int watch(struct session_vm *vm, int fd, struct problem *problem)
@@ -242,8 +263,10 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 			 const struct guest_kernel *kernel, struct session_record *record,
 			 struct problem *problem)
 {
-	int sources[3] = { -1, -1, -1 };
+	int sources[SOURCES] = { -1, -1, -1, -1 };
+	size_t source_count = plan->has_network ? SOURCES : SOURCES - 1;
 	int fsserver_audit = -1;
+	int proxy_audit = -1;
 	int result = -1;
 
 	/* The file server comes first: the log opens with the policy that it tells. */
@@ -251,26 +274,41 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 	    make_pair(SOCK_SEQPACKET, &sources[1], &vm->audit_socket, problem) < 0 ||
 	    make_pair(SOCK_SEQPACKET, &sources[2], &vm->vmm_audit, problem) < 0)
 		goto out;
+	if (plan->has_network && make_pair(SOCK_SEQPACKET, &sources[3], &proxy_audit, problem) < 0)
+		goto out;
+	if (start_forwarder(vm, options, paths, problem) < 0)
+		goto out;
 	if (memory_window_make(plan->memory_mib, &vm->memory, problem) < 0 ||
 	    start_vmm(vm, plan, options, paths, kernel, plan->engine, problem) < 0)
 		goto out;
 	if (session_files_complete(&vm->files, plan, options, paths, problem) < 0 ||
-	    start_audit(vm, plan, options, paths, sources, problem) < 0 ||
+	    start_audit(vm, plan, options, paths, sources, source_count, problem) < 0 ||
 	    start_fsserver(vm, options, paths, fsserver_audit, problem) < 0)
+		goto out;
+	if (plan->has_network && start_proxy(vm, plan, options, paths, proxy_audit, problem) < 0)
 		goto out;
 	session_record_add_process(record, "vmm", vm->vmm.pid);
 	session_record_add_process(record, "audit", vm->audit.pid);
 	session_record_add_process(record, "fsserver", vm->fsserver.pid);
+	if (plan->has_network)
+		session_record_add_process(record, "proxy", vm->proxy.child.pid);
+	if (vm->forwarder.pid)
+		session_record_add_process(record, "forwarder", vm->forwarder.pid);
 	if (session_record_save(paths, record, problem) < 0 ||
 	    watch(vm, vm->vmm.pidfd, problem) < 0 || watch(vm, vm->audit.pidfd, problem) < 0 ||
-	    watch(vm, vm->fsserver.pidfd, problem) < 0)
+	    watch(vm, vm->fsserver.pidfd, problem) < 0 ||
+	    watch(vm, vm->proxy.child.pidfd, problem) < 0 ||
+	    watch(vm, vm->forwarder.pidfd, problem) < 0)
 		goto out;
 	result = 0;
 out:
 	for (size_t i = 0; i < ARRAY_LENGTH(sources); i++)
 		close_and_forget(&sources[i]);
 	close_and_forget(&fsserver_audit);
+	close_and_forget(&proxy_audit);
 	close_and_forget(&vm->files.files_listen);
+	close_and_forget(&vm->files.egress_listen);
+	close_and_forget(&vm->files.dns_listen);
 	return result;
 }
 
@@ -289,14 +327,17 @@ static void add_mount(struct agent_config *config, const struct plan_export *exp
 	};
 }
 
-static void fill_config(const struct plan *plan, struct agent_config *config)
+static void fill_config(const struct session_vm *vm, const struct plan *plan,
+			struct agent_config *config)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	config->clock_seconds = now.tv_sec;
 	config->clock_nanoseconds = (uint32_t)now.tv_nsec;
-	config->flags = AGENT_CONFIG_NO_NETWORK;
+	config->flags = plan->has_network ? AGENT_CONFIG_NETWORK : AGENT_CONFIG_NO_NETWORK;
+	config->certificate = plan->has_network ? vm->proxy.certificate : "";
+	config->certificate_hash = vm->proxy.certificate_hash;
 	config->uid = plan->user.uid;
 	config->gid = plan->user.gid;
 	config->user = plan->user.name;
@@ -373,6 +414,17 @@ char *session_vm_casualty(struct session_vm *vm)
 	if (vm->fsserver.pid && child_poll(&vm->fsserver)) {
 		end = child_end_text(&vm->fsserver);
 		return text_printf("the file server (matchlock-fsserver) ended with %s", end);
+	}
+	if (vm->proxy.child.pid && child_poll(&vm->proxy.child)) {
+		end = child_end_text(&vm->proxy.child);
+		return text_printf("the broker of the network (matchlock-proxy) ended with %s",
+				   end);
+	}
+	if (vm->forwarder.pid && child_poll(&vm->forwarder)) {
+		end = child_end_text(&vm->forwarder);
+		return text_printf("the process of forwarded ports (matchlock port-forward) ended "
+				   "with %s",
+				   end);
 	}
 	if (vm->vmm.pid && child_poll(&vm->vmm)) {
 		end = child_end_text(&vm->vmm);
@@ -489,8 +541,10 @@ static int configure_guest(struct session_vm *vm, const struct plan *plan, struc
 	struct agent_config *config;
 	int error;
 
+	if (plan->has_network && proxy_daemon_wait_ready(&vm->proxy, problem) < 0)
+		return -1;
 	config = allocate(1, sizeof(*config));
-	fill_config(plan, config);
+	fill_config(vm, plan, config);
 	error = agent_client_configure(vm->client, config, vm->watch_fd, CONFIGURE_TIMEOUT_MS);
 	free(config);
 	return error < 0 ? boot_problem(vm, error, problem) : 0;
@@ -508,6 +562,8 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		.vmm = CHILD_INIT("vmm"),
 		.fsserver = CHILD_INIT("fsserver"),
 		.audit = CHILD_INIT("audit"),
+		.proxy = PROXY_DAEMON_INIT,
+		.forwarder = CHILD_INIT("forwarder"),
 		.memory = { .fd = -1, .doorbell_engine = -1, .doorbell_server = -1 },
 		.vmm_audit = -1,
 		.spare_control_listen = -1,
@@ -515,14 +571,20 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		.vmm_control = -1,
 		.fsserver_control = -1,
 		.audit_socket = -1,
+		.secrets_fd = -1,
 		.watch_fd = -1,
 		.signal_fd = -1,
 	};
+	/* Before any child is there to inherit what the environment holds. */
+	if ((options->network.secret_count > 0 || options->network.plants_canaries) &&
+	    secret_options_bundle(options->network.secrets, options->network.secret_count,
+				  options->network.plants_canaries, &vm->secrets_fd, problem) < 0)
+		return -1;
 	if (guest_kernel_find(paths, true, &kernel, problem) < 0)
 		return -1;
 	result = begin_watching(vm, problem);
 	if (result == 0)
-		result = session_files_begin(&vm->files, paths, plan->id, problem);
+		result = session_files_begin(&vm->files, paths, plan, problem);
 	if (result == 0)
 		result = start_daemons(vm, plan, options, paths, &kernel, record, problem);
 	if (result == 0)
@@ -563,7 +625,13 @@ int session_vm_stop(struct session_vm *vm, bool orderly, struct problem *problem
 	cleanup_free char *end = NULL;
 	bool was_dead = vm->fsserver.pid && child_poll(&vm->fsserver);
 
+	child_kill(&vm->forwarder);
 	stop_guest(vm, orderly && !was_dead);
+	proxy_daemon_finish(&vm->proxy);
+	if (vm->proxy.child.pid && !child_wait(&vm->proxy.child, PROXY_TIMEOUT_MS)) {
+		log_warning("the broker (matchlock-proxy) did not finish and is killed");
+		child_kill(&vm->proxy.child);
+	}
 	close_and_forget(&vm->fsserver_control);
 	if (!vm->fsserver.pid)
 		return 0;
@@ -591,6 +659,9 @@ int session_vm_end_audit(struct session_vm *vm, struct problem *problem)
 	if (!vm->audit.pid)
 		return 0;
 	if (!child_wait(&vm->audit, AUDIT_TIMEOUT_MS)) {
+		child_kill(&vm->forwarder);
+		child_close(&vm->forwarder);
+		proxy_daemon_release(&vm->proxy);
 		child_kill(&vm->audit);
 		return problem_set(problem, STATUS_SANDBOX,
 				   "the audit process did not finish and was killed; the log may "
@@ -620,6 +691,7 @@ void session_vm_release(struct session_vm *vm)
 	close_and_forget(&vm->vmm_control);
 	close_and_forget(&vm->fsserver_control);
 	close_and_forget(&vm->audit_socket);
+	close_and_forget(&vm->secrets_fd);
 	close_and_forget(&vm->watch_fd);
 	close_and_forget(&vm->signal_fd);
 	session_files_release(&vm->files);

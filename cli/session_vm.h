@@ -9,13 +9,17 @@
  *     CLI --- audit socket ----------------------> matchlock-audit <-- fsserver, vmm (theirs)
  *      |  \-- control: end of file = finish -----> matchlock-fsserver <- RUNTIME/v_1026
  *      |  \-- control: "started", "end REASON" <-- matchlock-vmm (-> the engine)
+ *      |  \-- control: READY, ALLOW_... ---------> matchlock-proxy <- RUNTIME/v_1027, v_1028
  *      \----- RUNTIME/v_1024, v_1025 <------------ guest-init through the VMM
  *
  * KVM may fail at what its probe did not try. If that happens with `--engine auto` before the guest
  * is ready, the same session starts once more in software.
  *
- * Any of the three ending while the command runs ends the session: without the VMM there is no
- * guest, without the file server no files, and without the log nothing may happen.
+ * The broker, matchlock-proxy, is there only when a network was asked for.
+ *
+ * Any of them ending while the command runs ends the session: without the VMM there is no guest,
+ * without the file server no files, without the broker no network that was promised, and without
+ * the log nothing may happen.
  */
 #ifndef CLI_SESSION_VM_H
 #define CLI_SESSION_VM_H
@@ -27,6 +31,7 @@
 #include "cli/options.h"
 #include "cli/paths.h"
 #include "cli/plan.h"
+#include "cli/proxy_daemon.h"
 #include "cli/session_files.h"
 #include "cli/session_record.h"
 #include "wire/audit.h"
@@ -38,12 +43,15 @@ struct session_vm {
 	struct child vmm;
 	struct child fsserver;
 	struct child audit;
-	int vmm_control;      /* SOCK_SEQPACKET */
-	int fsserver_control; /* stream */
-	int audit_socket;     /* our own sending end */
-	int watch_fd;	      /* epoll: readable when a daemon ended or a signal came */
-	int signal_fd;	      /* SIGINT, SIGTERM, SIGHUP, SIGQUIT while the guest boots */
-	int signal_number;    /* the one that came, or 0 */
+	struct proxy_daemon proxy; /* with a network */
+	int secrets_fd;		   /* until the broker has them */
+	struct child forwarder;	   /* with -p; cli/port_forward.h */
+	int vmm_control;	   /* SOCK_SEQPACKET */
+	int fsserver_control;	   /* stream */
+	int audit_socket;	   /* our own sending end */
+	int watch_fd;		   /* epoll: readable when a daemon ended or a signal came */
+	int signal_fd;		   /* SIGINT, SIGTERM, SIGHUP, SIGQUIT while the guest boots */
+	int signal_number;	   /* the one that came, or 0 */
 	struct agent_client *client;
 	struct memory_window memory; /* until the guest is ready, as what the VMM and ... */
 	int vmm_audit;		     /* ... the client were given: to start another engine ... */

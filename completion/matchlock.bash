@@ -15,7 +15,7 @@ _matchlock_run() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$current")
 		return
 		;;
-	--policy | --env-file | --config)
+	--policy | --env-file | --config | --upstream-ca)
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
@@ -37,14 +37,17 @@ _matchlock_run() {
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
 		;;
-	--cpus | --memory | --timeout | --name | --allow-write) return ;;
+	--cpus | --memory | --timeout | --name | --allow-write | --allow-host | --passthrough | --add-host | \
+		--upstream-proxy | --secret | -p | --publish) return ;;
 	esac
 	if [[ $current == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "--workspace --rollback-on-exit --keep-on-success
 			--image --interactive --tty --env --env-file --workdir --user --cpus --memory
 			--timeout --engine --policy --allow-write --volume --name --dry-run --json
 			--quiet --verbose --debug --config --no-config --no-rollback-on-exit
-			--no-keep-on-success --no-timeout --no-policy --no-quiet --help --" -- "$current")
+			--no-keep-on-success --no-timeout --no-policy --no-quiet --allow-host --allow-all-hosts
+			--passthrough --publish --secret --canary --add-host --upstream-proxy --upstream-ca
+			--no-network --help --" -- "$current")
 	else
 		mapfile -t COMPREPLY < <(compgen -c -- "$current")
 	fi
@@ -60,7 +63,9 @@ _matchlock_command_at() {
 			return
 			;;
 		--workspace | --image | --env | --env-file | --workdir | --user | --cpus | --memory | \
-			--timeout | --engine | --policy | --allow-write | --volume | --name | --config | -e | -w | -u | -v)
+			--timeout | --engine | --policy | --allow-write | --volume | --name | --config | --allow-host | \
+			--passthrough | --publish | --secret | --add-host | --upstream-proxy | --upstream-ca | \
+			-e | -w | -u | -v | -p)
 			# A value may be split at "=" and ":".
 			i=$((i + 1))
 			[ "${COMP_WORDS[i]}" != "=" ] || i=$((i + 1))
@@ -83,7 +88,7 @@ _matchlock() {
 	local program=${COMP_WORDS[0]} at
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "run rollback diff ls rm prune audit doctor trust config version help
+		mapfile -t COMPREPLY < <(compgen -W "run rollback diff ls rm prune audit allow port-forward doctor trust config version help
 			--help --version" -- "$current")
 		return
 	fi
@@ -130,6 +135,16 @@ _matchlock() {
 				-- "$current")
 		fi
 		;;
+	allow)
+		if [ "$COMP_CWORD" -eq 2 ]; then
+			mapfile -t COMPREPLY < <(compgen -W "add rm ls" -- "$current")
+		elif [ "$COMP_CWORD" -eq 3 ]; then
+			_matchlock_sessions "$program" "$current"
+		fi
+		;;
+	port-forward)
+		[ "$COMP_CWORD" -ne 2 ] || _matchlock_sessions "$program" "$current"
+		;;
 	ls) mapfile -t COMPREPLY < <(compgen -W "--json --quiet --help" -- "$current") ;;
 	prune) mapfile -t COMPREPLY < <(compgen -W "--older-than --force --help" -- "$current") ;;
 	trust)
@@ -150,7 +165,7 @@ _matchlock() {
 		;;
 	doctor) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$current") ;;
 	help)
-		mapfile -t COMPREPLY < <(compgen -W "run rollback diff ls rm prune audit doctor trust config version" \
+		mapfile -t COMPREPLY < <(compgen -W "run rollback diff ls rm prune audit allow port-forward doctor trust config version" \
 			-- "$current")
 		;;
 	esac

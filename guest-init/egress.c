@@ -74,7 +74,7 @@ static void accept_all(struct event_source *source, uint32_t events)
  * somebody dialled by the listener's real name. */
 static bool find_target(int fd, struct egress_target *ret_target)
 {
-	struct sockaddr_storage name;
+	struct sockaddr_storage name = { 0 };
 	socklen_t length = sizeof(name);
 
 	memset(ret_target, 0, sizeof(*ret_target));

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "wire/agent.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -135,9 +136,9 @@ int trust_store_add_at(int root_fd, const char *certificate, uint32_t hash, stru
 	if (mkdirat(root_fd, below(TRUST_STORE_DIRECTORY), 0755) < 0 && errno != EEXIST)
 		error = -errno;
 	if (error == 0)
-		error = write_new(root_fd, below(TRUST_STORE_CERTIFICATE), certificate, NULL);
+		error = write_new(root_fd, below(AGENT_TRUST_CERTIFICATE), certificate, NULL);
 	if (error == 0)
-		error = write_new(root_fd, below(TRUST_STORE_BUNDLE), certificate, trusted);
+		error = write_new(root_fd, below(AGENT_TRUST_BUNDLE), certificate, trusted);
 	if (error < 0)
 		return failure_set(failure, "certificates", -error,
 				   "cannot write to " TRUST_STORE_DIRECTORY);

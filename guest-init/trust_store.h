@@ -2,7 +2,7 @@
  * Makes the guest's programs trust the session's certificate authority, in the layer of memory over
  * the image.
  *
- *     TRUST_STORE_CERTIFICATE, TRUST_STORE_BUNDLE	the certificate; all that is trusted. These
+ *     AGENT_TRUST_CERTIFICATE, AGENT_TRUST_BUNDLE	the certificate; all that is trusted. These
  *							are always there, for variables to name.
  *     every bundle that the image has			one more certificate at its end
  *     /etc/ssl/certs/HASH.N				for OpenSSL without a bundle
@@ -16,8 +16,6 @@
 #include <stdint.h>
 
 #define TRUST_STORE_DIRECTORY "/run/matchlock"
-#define TRUST_STORE_CERTIFICATE TRUST_STORE_DIRECTORY "/ca.pem"
-#define TRUST_STORE_BUNDLE TRUST_STORE_DIRECTORY "/ca-bundle.pem"
 /* Of a bundle; Mozilla's is 220 KiB. */
 #define TRUST_STORE_BUNDLE_MAX (16U << 20)
 

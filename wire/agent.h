@@ -180,6 +180,9 @@ struct agent_mount {
 #define AGENT_CONFIG_NO_NETWORK 1U
 /* Connections and DNS queries are carried to the host (wire/egress.h). */
 #define AGENT_CONFIG_NETWORK 2U
+/* Where the guest then has the certificate, and a bundle of all that is trusted. */
+#define AGENT_TRUST_CERTIFICATE "/run/matchlock/ca.pem"
+#define AGENT_TRUST_BUNDLE "/run/matchlock/ca-bundle.pem"
 #define AGENT_CONFIG_FLAGS 3U /* not both */
 
 struct agent_config {

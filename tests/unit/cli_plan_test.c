@@ -1,5 +1,6 @@
 /* The plan: what is refused, what is warned about, where stores go; and the environment. */
 #include "base/checked.h"
+#include "cli/network_plan.h"
 #include "cli/options.h"
 #include "cli/plan.h"
 #include "cli/remove_tree.h"
@@ -64,7 +65,7 @@ static void tear_down(void)
 	ck_assert_int_eq(remove_tree(scratch), 0);
 }
 
-/* Arguments of `run` in one string, @ standing for the scratch directory, then "-- true". */
+/* Arguments of `run` in one string, @/ standing for the scratch directory, then "-- true". */
 static int make_plan(const char *line, struct run_options *options, struct plan *plan,
 		     struct problem *problem)
 {
@@ -76,7 +77,7 @@ static int make_plan(const char *line, struct run_options *options, struct plan 
 
 	text_list_add(&arguments, "run");
 	while ((word = strsep(&rest, " "))) {
-		char *at = strchr(word, '@');
+		char *at = strstr(word, "@/");
 
 		if (*word == '\0')
 			continue;
@@ -140,6 +141,9 @@ static const struct {
 	{ "--policy @/missing.yaml", "No such file" },
 	{ "--image @/missing", "No such file" },
 	{ "--env-file @/missing", "--env-file" },
+	{ "--secret KEY@a.test", "--allow-host" },
+	{ "--canary", "--allow-host" },
+	{ "--allow-host a.test --secret KEY@a.test -e KEY=1", "KEY is a secret" },
 };
 
 START_TEST(refusals)
@@ -233,7 +237,7 @@ START_TEST(home_as_workspace)
 	struct plan plan;
 	char *store;
 
-	ck_assert_int_eq(make_plan("--workspace @", &options, &plan, &problem), 0);
+	ck_assert_int_eq(make_plan("--workspace @/.", &options, &plan, &problem), 0);
 	ck_assert_uint_eq(plan.warnings.count, 1);
 	ck_assert(!plan.home_is_empty);
 	/* The state directory is inside: hidden, and no place for the store. */
@@ -272,7 +276,7 @@ START_TEST(hidden_names_are_exact)
 	setenv("XDG_STATE_HOME", state, 1);
 	paths_free(&paths);
 	ck_assert_int_eq(paths_find(&paths, &problem), 0);
-	ck_assert_int_eq(make_plan("--workspace @", &options, &plan, &problem), 0);
+	ck_assert_int_eq(make_plan("--workspace @/.", &options, &plan, &problem), 0);
 	ck_assert(holds(&plan_workspace(&plan)->hide, "/da\\*ta\\[1\\]/state/matchlock"));
 	plan_free(&plan);
 	run_options_free(&options);
@@ -374,6 +378,99 @@ START_TEST(user_of_the_image)
 }
 END_TEST
 
+static json_t *broker_config(const char *line)
+{
+	struct run_options options;
+	struct problem problem = { 0 };
+	struct plan plan;
+	json_t *json;
+
+	ck_assert_msg(make_plan(line, &options, &plan, &problem) == 0, "%s", problem.text);
+	ck_assert(plan.has_network);
+	json = network_broker_json(&plan, &options);
+	ck_assert_ptr_nonnull(json);
+	plan_free(&plan);
+	run_options_free(&options);
+	return json;
+}
+
+START_TEST(a_network_is_planned)
+{
+	static const char wanted[] =
+		"{\"add_host\":[{\"address\":\"10.0.0.5\",\"name\":\"a.test\"}],"
+		"\"allow\":[\"a.test\",\"*.b.test\"],\"allow_all\":false,"
+		"\"passthrough\":[\"c.test\"],\"upstream_proxy\":\"http://u:word@p:1\"}";
+	json_t *json = broker_config("--allow-host a.test,*.b.test --passthrough c.test --add-host "
+				     "a.test:10.0.0.5 --upstream-proxy http://u:word@p:1");
+	char *text;
+
+	ck_assert_uint_eq(strlen(json_string_value(json_object_get(json, "session"))),
+			  SESSION_ID_LENGTH);
+	json_object_del(json, "session");
+	text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+	ck_assert_str_eq(text, wanted);
+	free(text);
+	json_decref(json);
+}
+END_TEST
+
+START_TEST(a_policy_can_give_a_network)
+{
+	struct run_options options;
+	struct problem problem = { 0 };
+	struct plan plan;
+	json_t *json;
+
+	put("policy.yaml", "version: 1\negress:\n  - host: a.test\n");
+	put("none.yaml", "version: 1\n");
+	json = broker_config("--policy @/policy.yaml");
+	ck_assert_uint_eq(json_array_size(json_object_get(json, "rules")), 1);
+	json_decref(json);
+	ck_assert_int_eq(
+		make_plan("--policy @/policy.yaml --no-network", &options, &plan, &problem), 0);
+	ck_assert(!plan.has_network);
+	plan_free(&plan);
+	run_options_free(&options);
+	ck_assert_int_eq(make_plan("--policy @/none.yaml", &options, &plan, &problem), 0);
+	ck_assert(!plan.has_network);
+	plan_free(&plan);
+	run_options_free(&options);
+}
+END_TEST
+
+START_TEST(what_is_shown_of_a_network_holds_no_password)
+{
+	struct run_options options;
+	struct problem problem = { 0 };
+	struct plan plan;
+	char *text;
+	char *json_text;
+	json_t *json;
+
+	ck_assert_int_eq(make_plan("--allow-all-hosts --upstream-proxy http://user:word@p:1 "
+				   "-p 8080:80 --secret KEY@a.test",
+				   &options, &plan, &problem),
+			 0);
+	text = plan_text(&plan, &options);
+	json = plan_json(&plan, &options);
+	json_text = json_dumps(json, 0);
+	ck_assert_ptr_null(strstr(text, "word"));
+	ck_assert_ptr_null(strstr(json_text, "word"));
+	ck_assert_ptr_nonnull(strstr(text, "http://...@p:1"));
+	ck_assert_ptr_nonnull(strstr(text, "127.0.0.1 port 8080 goes to the guest's port 80"));
+	ck_assert_ptr_nonnull(strstr(text, "secret KEY, only towards a.test"));
+	ck_assert_uint_eq(plan.warnings.count, 1);
+	ck_assert_ptr_nonnull(strstr(plan.warnings.items[0], "--allow-all-hosts"));
+	ck_assert(holds(&plan.environment, "SSL_CERT_FILE=/run/matchlock/ca-bundle.pem"));
+	ck_assert(holds(&plan.environment, "NODE_EXTRA_CA_CERTS=/run/matchlock/ca.pem"));
+	free(json_text);
+	json_decref(json);
+	free(text);
+	plan_free(&plan);
+	run_options_free(&options);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("cli_plan");
@@ -391,6 +488,9 @@ int main(void)
 	tcase_add_test(tests, exports_file);
 	tcase_add_test(tests, environment_is_clean);
 	tcase_add_test(tests, user_of_the_image);
+	tcase_add_test(tests, a_network_is_planned);
+	tcase_add_test(tests, a_policy_can_give_a_network);
+	tcase_add_test(tests, what_is_shown_of_a_network_holds_no_password);
 	suite_add_tcase(suite, tests);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
