@@ -12,7 +12,9 @@
  * The patterns are long and few, so the trie is a handful of long chains: a state has one child
  * nearly always, and a table of 256 successors for each would be three hundred times the size, all
  * of it locked memory. So a state has its first child and its next sibling, and only the start,
- * where most bytes of an ordinary stream stay, has a table.
+ * where most bytes of an ordinary stream stay, has a table. To stay there is
+ * cheaper still: a byte is skipped when it and the next one together begin no pattern, which few
+ * pairs do.
  *
  * Adding a pattern walks the trie and appends states. Then the failure links are set level by
  * level; the queue that this needs is threaded through the states themselves (`next`), which later
@@ -33,7 +35,8 @@ struct state {
 struct byte_automaton {
 	size_t owners;
 	bool is_locked;
-	bool starters[256];
+	bool stops[256];	  /* bytes that may begin a match, and those given */
+	uint8_t pairs[65536 / 8]; /* two bytes that may, a bit each */
 	uint32_t start[256];
 	uint32_t state_count;
 	struct state states[];
@@ -125,12 +128,35 @@ static void set_links(struct byte_automaton *automaton)
 	}
 	for (unsigned byte = 0; byte < 256; byte++) {
 		automaton->start[byte] = automaton->start[equal_form((uint8_t)byte)];
-		automaton->starters[byte] = automaton->start[byte] != 0;
 	}
 }
 
-int byte_automaton_new(const struct byte_pattern *patterns, size_t count, bool in_locked_memory,
-		       struct byte_automaton **ret_automaton)
+static bool is_listed(const char *stops, unsigned byte)
+{
+	return byte != 0 && strchr(stops, (int)byte);
+}
+
+/* Marks which pairs of bytes are more than a false start. */
+static void set_pairs(struct byte_automaton *automaton, const char *stops)
+{
+	for (unsigned byte = 0; byte < 256; byte++) {
+		uint32_t state = automaton->start[byte];
+		bool is_given = is_listed(stops, byte);
+		bool is_all = is_given || automaton->states[state].matches;
+
+		automaton->stops[byte] = is_given || state != 0;
+		for (unsigned next = 0; automaton->stops[byte] && next < 256; next++) {
+			unsigned pair = byte << 8 | next;
+
+			if (is_all || is_listed(stops, next) ||
+			    find_child(automaton, state, equal_form((uint8_t)next)) != 0)
+				automaton->pairs[pair / 8] |= (uint8_t)(1U << pair % 8);
+		}
+	}
+}
+
+int byte_automaton_new(const struct byte_pattern *patterns, size_t count, const char *stops,
+		       bool in_locked_memory, struct byte_automaton **ret_automaton)
 {
 	struct byte_automaton *automaton;
 	void *block = NULL;
@@ -159,6 +185,7 @@ int byte_automaton_new(const struct byte_pattern *patterns, size_t count, bool i
 	for (size_t i = 0; i < count; i++)
 		add_pattern(automaton, &patterns[i]);
 	set_links(automaton);
+	set_pairs(automaton, stops);
 	*ret_automaton = automaton;
 	return 0;
 }
@@ -218,9 +245,20 @@ uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t 
 	return state;
 }
 
-const bool *byte_automaton_starters(const struct byte_automaton *automaton)
+size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t *data,
+			   size_t length)
 {
-	return automaton->starters;
+	size_t at = 0;
+
+	for (; at + 1 < length; at++) {
+		unsigned pair = (unsigned)data[at] << 8 | data[at + 1];
+
+		if (automaton->pairs[pair / 8] >> pair % 8 & 1)
+			return at;
+	}
+	if (at < length && !automaton->stops[data[at]])
+		at++;
+	return at;
 }
 
 size_t byte_automaton_state_count(const struct byte_automaton *automaton)

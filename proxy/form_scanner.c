@@ -111,9 +111,6 @@ void form_token_write(uint8_t *target, size_t token_length, uint8_t byte)
 void form_scanner_init(struct form_scanner *scanner, const struct byte_automaton *automaton)
 {
 	*scanner = (struct form_scanner){ .automaton = automaton };
-	memcpy(scanner->stops, byte_automaton_starters(automaton), sizeof(scanner->stops));
-	scanner->stops['%'] = true;
-	scanner->stops['\\'] = true;
 }
 
 /* ---- one cursor --------------------------------------------------------------------------------
@@ -267,16 +264,14 @@ uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window
 		const uint8_t *data = window->data + (first->position - window->offset);
 
 		if (first->state == BYTE_AUTOMATON_START && scanner->apart == 0) {
-			const uint8_t *at = data;
-			const uint8_t *last = window->data + window->length;
+			size_t skipped = byte_automaton_skip(scanner->automaton, data,
+							     (size_t)(end - first->position));
 
-			while (at < last && !scanner->stops[*at])
-				at++;
-			first->position += (uint64_t)(at - data);
+			first->position += skipped;
 			first->start = first->position;
-			if (at == last)
+			if (first->position == end)
 				break;
-			data = at;
+			data += skipped;
 		}
 		part(scanner, *data);
 		step(&pass, 0, *data, 1);

@@ -16,6 +16,7 @@
 
 #define FORM_ESCAPE_PERCENT 0x1u /* %41 (RFC 3986 section 2.1) */
 #define FORM_ESCAPE_JSON 0x2u	 /* \/ and \u0041 (RFC 8259 section 7) */
+#define FORM_ESCAPE_STARTS "%\\" /* an automaton for this must stop at these */
 #define FORM_VIEWS 4		 /* every set of the two, by its number; 0 is the stream itself */
 
 /* Longest escape, in bytes: no match takes more than that many times its pattern's length. */
@@ -38,7 +39,6 @@ struct form_scanner {
 	const struct byte_automaton *automaton; /* borrowed */
 	struct form_cursor cursors[FORM_VIEWS];
 	unsigned apart; /* views that do not stand where the first does, a bit each */
-	bool stops[256];
 };
 
 struct form_window {

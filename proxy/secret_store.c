@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proxy/form_scanner.h"
 #include "proxy/host_pattern.h"
 #include "proxy/secret_forms.h"
 #include "proxy/secret_memory.h"
@@ -92,7 +93,7 @@ static int build_finder(const struct secret_store *store, bool of_values,
 				  (uint8_t *)bytes + used, patterns + count);
 		count += SECRET_FORM_COUNT;
 	}
-	return byte_automaton_new(patterns, count, of_values, ret_automaton);
+	return byte_automaton_new(patterns, count, FORM_ESCAPE_STARTS, of_values, ret_automaton);
 }
 
 static int build_finders(struct secret_store *store)

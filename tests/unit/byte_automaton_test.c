@@ -18,7 +18,7 @@ static struct byte_automaton *build(const struct byte_pattern *patterns, size_t 
 {
 	struct byte_automaton *automaton;
 
-	ck_assert_int_eq(byte_automaton_new(patterns, count, true, &automaton), 0);
+	ck_assert_int_eq(byte_automaton_new(patterns, count, "", true, &automaton), 0);
 	return automaton;
 }
 
@@ -88,9 +88,6 @@ START_TEST(the_two_alphabets_are_one)
 	ck_assert_str_eq(output, "4:1 9:1 14:1 ");
 	find(automaton, "+q q", output, sizeof(output));
 	ck_assert_str_eq(output, "2:2 4:2 ");
-	ck_assert(byte_automaton_starters(automaton)['-']);
-	ck_assert(byte_automaton_starters(automaton)['+']);
-	ck_assert(!byte_automaton_starters(automaton)['b']);
 	byte_automaton_release(automaton);
 }
 END_TEST
@@ -126,6 +123,28 @@ START_TEST(a_match_that_is_over_holds_nothing)
 		state = byte_automaton_step(automaton, state, (uint8_t)*at);
 	ck_assert(byte_automaton_matches(automaton, state));
 	ck_assert_uint_eq(byte_automaton_settle(automaton, state), BYTE_AUTOMATON_START);
+	byte_automaton_release(automaton);
+}
+END_TEST
+
+START_TEST(only_what_begins_a_pattern_is_not_skipped)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("ab-d", 1), PATTERN("x", 2) };
+	struct byte_automaton *automaton;
+	static const struct {
+		const char *text;
+		size_t skipped;
+	} samples[] = {
+		{ "", 0 },     { "qqq", 3 },  { "qqab", 2 }, { "qqac", 4 },
+		{ "qqaa", 3 }, { "qqx", 2 },  { "qxq", 1 },  { "q%q", 1 },
+		{ "qq%", 2 },  { "aaab", 2 }, { "qa%", 1 },
+	};
+
+	ck_assert_int_eq(byte_automaton_new(patterns, 2, "%", false, &automaton), 0);
+	for (size_t i = 0; i < ARRAY_LENGTH(samples); i++)
+		ck_assert_msg(byte_automaton_skip(automaton, (const uint8_t *)samples[i].text,
+						  strlen(samples[i].text)) == samples[i].skipped,
+			      "%s", samples[i].text);
 	byte_automaton_release(automaton);
 }
 END_TEST
@@ -189,13 +208,14 @@ START_TEST(limits_are_kept)
 	struct byte_pattern pattern = { bytes, 0, 0 };
 	struct byte_automaton *automaton;
 
-	ck_assert_int_eq(byte_automaton_new(&pattern, 1, false, &automaton), -EINVAL);
+	ck_assert_int_eq(byte_automaton_new(&pattern, 1, "", false, &automaton), -EINVAL);
 	pattern.length = BYTE_PATTERN_MAX + 1;
-	ck_assert_int_eq(byte_automaton_new(&pattern, 1, false, &automaton), -EINVAL);
+	ck_assert_int_eq(byte_automaton_new(&pattern, 1, "", false, &automaton), -EINVAL);
 	for (size_t i = 0; i < ARRAY_LENGTH(many); i++)
 		many[i] = (struct byte_pattern){ bytes, BYTE_PATTERN_MAX, 0 };
-	ck_assert_int_eq(byte_automaton_new(many, ARRAY_LENGTH(many), false, &automaton), -E2BIG);
-	ck_assert_int_eq(byte_automaton_new(NULL, 0, false, &automaton), 0);
+	ck_assert_int_eq(byte_automaton_new(many, ARRAY_LENGTH(many), "", false, &automaton),
+			 -E2BIG);
+	ck_assert_int_eq(byte_automaton_new(NULL, 0, "", false, &automaton), 0);
 	ck_assert_uint_eq(byte_automaton_step(automaton, 0, 'a'), 0);
 	ck_assert_ptr_eq(byte_automaton_hold(automaton), automaton);
 	byte_automaton_release(automaton);
@@ -217,6 +237,7 @@ int main(void)
 	tcase_add_test(tests, the_two_alphabets_are_one);
 	tcase_add_test(tests, depth_is_what_may_still_become_a_match);
 	tcase_add_test(tests, a_match_that_is_over_holds_nothing);
+	tcase_add_test(tests, only_what_begins_a_pattern_is_not_skipped);
 	tcase_add_test(tests, it_finds_what_a_plain_search_finds);
 	tcase_add_test(tests, limits_are_kept);
 	suite_add_tcase(suite, tests);

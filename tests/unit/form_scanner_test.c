@@ -30,7 +30,9 @@ static void build(void)
 							       strlen(NEEDLE), i);
 		patterns[form] = (struct byte_pattern){ texts[form], length, (uint32_t)form };
 	}
-	ck_assert_int_eq(byte_automaton_new(patterns, SECRET_FORM_COUNT, false, &automaton), 0);
+	ck_assert_int_eq(byte_automaton_new(patterns, SECRET_FORM_COUNT, FORM_ESCAPE_STARTS, false,
+					    &automaton),
+			 0);
 }
 
 static void tear_down(void)
