@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /*
  * Theory of operation. Everything happens in exchange_turn(), which looks at both legs and moves
@@ -84,6 +85,13 @@ struct exchange {
 
 /* ---- the log -------------------------------------------------------------------------------- */
 
+static const char *protocol_of(const struct exchange *exchange)
+{
+	if (!exchange->origin->is_tls)
+		return "http";
+	return exchange->guest->version == 2 ? "h2" : "https";
+}
+
 static void tell(struct exchange *exchange, const char *reason, bool is_denial, const char *hint)
 {
 	struct request_verdict *verdict = &exchange->verdict;
@@ -93,7 +101,7 @@ static void tell(struct exchange *exchange, const char *reason, bool is_denial, 
 		.host = exchange->origin->name.text,
 		.port = exchange->origin->port,
 		.address = exchange->address.family ? &exchange->address : NULL,
-		.protocol = exchange->origin->is_tls ? "https" : "http",
+		.protocol = protocol_of(exchange),
 		.method = exchange->method,
 		.path = exchange->path,
 		.status = exchange->status,
@@ -214,6 +222,19 @@ static void on_server_changed(struct http_leg *leg)
 	exchange_turn(leg->user);
 }
 
+static bool is_grpc(const struct http_head *head)
+{
+	static const char type[] = "application/grpc";
+	ssize_t index = http_head_find(head, "content-type", 0);
+	struct http_text value;
+
+	if (index < 0)
+		return false;
+	value = http_head_field(head, (size_t)index).value;
+	return value.length >= sizeof(type) - 1 &&
+	       strncasecmp(value.data, type, sizeof(type) - 1) == 0;
+}
+
 /* The request's head, on a connection that is ours. */
 static void begin_request(struct exchange *exchange)
 {
@@ -225,6 +246,12 @@ static void begin_request(struct exchange *exchange)
 	server->user = exchange;
 	server->changed = on_server_changed;
 	server->upgrade = exchange->is_websocket ? "websocket" : NULL;
+	server->accepts_trailers = guest->accepts_trailers;
+	if (server->version == 1 && is_grpc(guest->head)) {
+		answer(exchange, 502, false, "grpc_needs_http2",
+		       "the server does not speak HTTP/2, without which there is no gRPC");
+		return;
+	}
 	/* A failure shows as one of the pipe or of the answer. */
 	(void)server->ops->send_head(server, guest->head, &guest->framing);
 	if (guest->framing.kind == HTTP_FRAMING_NONE)
@@ -256,7 +283,8 @@ static void find_upstream(struct exchange *exchange)
 		.name = exchange->origin->name,
 		.port = exchange->origin->port,
 		.is_tls = exchange->origin->is_tls,
-		.protocols = TLS_PROTOCOL_HTTP1,
+		.protocols = TLS_PROTOCOL_HTTP1 |
+			     (exchange->guest->version == 2 ? TLS_PROTOCOL_HTTP2 : 0),
 	};
 	struct upstream_pool *pool = exchange->services->upstreams;
 
@@ -608,6 +636,16 @@ static bool relay_interim(struct exchange *exchange, struct http_leg *server)
 	return true;
 }
 
+/* HTTP/2 can end with the head where HTTP/1 has to say that there is no body. */
+static void set_length(const struct exchange *exchange, struct http_leg *server)
+{
+	if (server->framing.kind == HTTP_FRAMING_NONE && !exchange->is_head &&
+	    exchange->status != 204 && exchange->status != 304) {
+		server->framing.has_length = true;
+		server->framing.length = 0;
+	}
+}
+
 /* A server that goes on and on with interim responses. */
 #define INTERIM_MAX 16
 
@@ -646,6 +684,7 @@ static bool begin_response(struct exchange *exchange, struct http_leg *server)
 	/* A response before the request's end: what is still to come of that is not read. */
 	guest->closes = exchange->request.state != BODY_PIPE_ENDED && exchange->status >= 400;
 	exchange->response_begun = true;
+	set_length(exchange, server);
 	if (guest->ops->send_head(guest, server->head, &server->framing) < 0) {
 		cut(exchange, "guest_gone");
 		return false;
@@ -701,8 +740,10 @@ static void relay(struct exchange *exchange)
 		return;
 	(void)server->ops->flush(server);
 	relay_response(exchange, server);
-	/* Nothing is held back for more to come. */
+	/* Nothing is held back for more to come; HTTP/2 has also window to give. */
 	(void)exchange->guest->ops->flush(exchange->guest);
+	if (exchange->state == EXCHANGE_RELAYING)
+		(void)server->ops->flush(server);
 }
 
 /* ---- lifetime ------------------------------------------------------------------------------- */

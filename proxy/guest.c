@@ -4,6 +4,7 @@
 #include "proxy/egress_policy.h"
 #include "proxy/egress_report.h"
 #include "proxy/exchange.h"
+#include "proxy/guest_http2.h"
 #include "proxy/http1_codec.h"
 #include "proxy/synthetic_addresses.h"
 #include "proxy/tls.h"
@@ -33,6 +34,7 @@ enum guest_state {
 	GUEST_PASSED,  /* TLS that is passed through: its ClientHello has not all come */
 	GUEST_PARKED,  /* waits for a server's connection, `upstream` */
 	GUEST_HTTP,    /* requests; `exchange` while there is one */
+	GUEST_HTTP2,   /* `http2` */
 	GUEST_TUNNEL,  /* `upstream`, `tunnel` */
 	GUEST_CLOSING, /* the last answer is on its way; what still comes is thrown away */
 	GUEST_CLOSED,
@@ -62,6 +64,7 @@ struct guest {
 	bool has_codec;
 	struct http1_codec codec;
 	struct exchange *exchange;
+	struct guest_http2 *http2;
 	struct upstream *upstream;
 	struct byte_buffer early; /* of a tunnel that never was HTTP: empty */
 	char *rule;		  /* owned; of such a tunnel */
@@ -112,6 +115,7 @@ static void leave(struct guest *guest)
 	guests->count--;
 	if (guest->has_codec)
 		http1_codec_release(&guest->codec);
+	guest_http2_free(guest->http2);
 	byte_buffer_release(&guest->early);
 	free(guest->rule);
 	if (guest->tunnel_filter)
@@ -276,6 +280,29 @@ static void start_http(struct guest *guest)
 	set_deadline(guest, IDLE_MS);
 }
 
+static void start_http2(struct guest *guest)
+{
+	/* The connection that was made ahead is there for every request. */
+	if (guest->upstream)
+		upstream_release(guest->upstream);
+	guest->upstream = NULL;
+	guest->http2 = guest_http2_new(guest->guests->services, &guest->origin, &guest->stream);
+	if (!guest->http2) {
+		close_guest(guest);
+		return;
+	}
+	guest->state = GUEST_HTTP2;
+	set_deadline(guest, IDLE_MS);
+}
+
+static void step_http2(struct guest *guest)
+{
+	if (!guest_http2_turn(guest->http2))
+		close_guest(guest);
+	else
+		set_deadline(guest, guest_http2_is_idle(guest->http2) ? IDLE_MS : 0);
+}
+
 /* ---- tunnels -------------------------------------------------------------------------------- */
 
 static void end_tunnel(struct guest *guest)
@@ -411,20 +438,33 @@ static bool step_passed(struct guest *guest)
 
 /* ---- TLS ------------------------------------------------------------------------------------ */
 
-static void answer_hello(struct guest *guest)
-{
-	guest->state = GUEST_TLS;
-	if (tls_guest_answer(guest->guests->services->tls, guest->stream.ssl, &guest->tls_hello,
-			     &guest->origin.name, TLS_PROTOCOL_HTTP1) < 0)
-		close_guest(guest);
-}
-
 static void refuse_hello(struct guest *guest, int alert, const char *reason, const char *hint)
 {
 	tell_denial(guest, reason, hint);
 	tls_guest_refuse(&guest->tls_hello, alert);
 	(void)stream_handshake(&guest->stream);
 	close_guest(guest);
+}
+
+/* Goes on with what the server chose, or, where none was asked, with what the broker prefers. */
+static void answer_hello(struct guest *guest)
+{
+	const struct tls_hello *hello = &guest->tls_hello;
+	unsigned protocol = TLS_PROTOCOL_HTTP1;
+
+	if (guest->upstream)
+		protocol = upstream_protocol(guest->upstream);
+	else if (hello->has_protocols && !(hello->protocols & TLS_PROTOCOL_HTTP1))
+		protocol = TLS_PROTOCOL_HTTP2;
+	guest->state = GUEST_TLS;
+	if (hello->has_protocols && !(hello->protocols & protocol)) {
+		refuse_hello(guest, SSL_AD_NO_APPLICATION_PROTOCOL, "protocol_not_offered",
+			     "the server does not speak the protocol that was asked for");
+		return;
+	}
+	if (tls_guest_answer(guest->guests->services->tls, guest->stream.ssl, &guest->tls_hello,
+			     &guest->origin.name, protocol) < 0)
+		close_guest(guest);
 }
 
 static void on_upstream_ready(void *context, struct upstream *upstream,
@@ -461,7 +501,8 @@ static void prepare_upstream(struct guest *guest)
 		.name = guest->origin.name,
 		.port = guest->origin.port,
 		.is_tls = true,
-		.protocols = TLS_PROTOCOL_HTTP1,
+		.protocols = guest->tls_hello.has_protocols ? guest->tls_hello.protocols
+							    : TLS_PROTOCOL_HTTP1,
 	};
 	struct upstream_pool *pool = guest->guests->services->upstreams;
 
@@ -493,9 +534,9 @@ static void judge_hello(struct guest *guest)
 			     "the TLS server name is not the name that was looked up");
 		return;
 	}
-	if (hello->has_protocols && !(hello->protocols & TLS_PROTOCOL_HTTP1)) {
+	if (hello->has_protocols && hello->protocols == 0) {
 		refuse_hello(guest, SSL_AD_NO_APPLICATION_PROTOCOL, "protocol_not_allowed",
-			     "only HTTP/1.1 is spoken here");
+			     "neither HTTP/1.1 nor HTTP/2; another protocol needs a rule");
 		return;
 	}
 	prepare_upstream(guest);
@@ -509,6 +550,8 @@ static bool step_tls(struct guest *guest)
 		return false;
 	if (result == -EINPROGRESS)
 		judge_hello(guest);
+	else if (result == 0 && guest->tls_hello.answer == TLS_PROTOCOL_HTTP2)
+		start_http2(guest);
 	else if (result == 0)
 		start_http(guest);
 	else
@@ -664,6 +707,9 @@ static bool step(struct guest *guest)
 		guest->wants_turn = false;
 		http1_codec_turn(&guest->codec);
 		return guest->wants_turn;
+	case GUEST_HTTP2:
+		step_http2(guest);
+		return false;
 	case GUEST_TUNNEL:
 		turn_tunnel(guest);
 		return false;

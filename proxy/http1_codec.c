@@ -54,6 +54,7 @@ static void take_head(struct http1_codec *codec, size_t length)
 
 	byte_buffer_consume(&codec->input, length);
 	leg->is_old = message->minor_version == 0;
+	leg->accepts_trailers = http_head_lists(leg->head, "te", "trailers");
 	leg->framing = codec->role == HTTP1_CLIENT
 			       ? http1_response_framing(message, status, codec->to_head)
 			       : message->framing;
@@ -225,6 +226,7 @@ static int send_request(struct http1_codec *codec, const struct http_head *head)
 	struct http1_options options = { .framing = codec->sending, .upgrade = codec->leg.upgrade };
 
 	codec->to_head = http_text_is_exactly(http_head_method(head), "HEAD");
+	options.accepts_trailers = codec->leg.accepts_trailers;
 	codec->leg.upgrade = NULL;
 	return http1_write_request(&codec->output, head, &options);
 }
@@ -341,6 +343,7 @@ int http1_codec_init(struct http1_codec *codec, struct stream *stream, enum http
 {
 	*codec = (struct http1_codec){ .stream = stream, .role = role };
 	codec->leg.ops = &leg_ops;
+	codec->leg.version = 1;
 	codec->leg.head = http_head_new();
 	if (!codec->leg.head)
 		return -ENOMEM;

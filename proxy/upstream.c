@@ -2,6 +2,7 @@
 
 #include "proxy/connector.h"
 #include "proxy/http1_codec.h"
+#include "proxy/http2_codec.h"
 #include "proxy/tls.h"
 
 #include <errno.h>
@@ -11,20 +12,28 @@
 #include <utlist.h>
 
 /*
- * Theory of operation. A connection goes through the states in their order; from USED it comes back
- * to IDLE or is closed. `stream` exists from HANDSHAKE on. Every connection is in the pool's list,
- * the idle ones in the order in which they became so.
+ * Theory of operation. A struct upstream is a connection, or a share in one that is a carrier. A
+ * connection goes through the states in their order; from USED it comes back
+ * to IDLE or is closed. `stream` exists from HANDSHAKE on. Every connection is in one of the
+ * pool's lists, the idle ones in the order in which they became so. One that turns out to speak
+ * HTTP/2 becomes a carrier, stays one, and is closed by the sweep when nobody has a share in it.
  */
 enum upstream_state {
 	UPSTREAM_CONNECTING, /* `attempt` */
 	UPSTREAM_HANDSHAKE,
 	UPSTREAM_USED,
 	UPSTREAM_IDLE,
+	UPSTREAM_CARRIER, /* `http2`, `shares` */
+	UPSTREAM_SHARE,	  /* `carrier`, `leg`; in no list, and without a stream */
 };
 
 struct upstream {
 	struct stream stream; /* first: events find the connection by it */
 	struct http1_codec codec;
+	struct http2_codec http2;
+	size_t shares;
+	struct upstream *carrier;
+	struct http_leg *leg;
 	struct upstream_pool *pool;
 	struct upstream_target target;
 	struct ip_address address;
@@ -44,6 +53,7 @@ struct upstream_pool {
 	const struct services *services;
 	struct upstream *all;
 	struct upstream *idle;
+	struct upstream *carriers;
 	size_t idle_count;
 };
 
@@ -63,6 +73,9 @@ static void drop(struct upstream *upstream)
 	if (upstream->state == UPSTREAM_IDLE) {
 		DL_DELETE(pool->idle, upstream);
 		pool->idle_count--;
+	} else if (upstream->state == UPSTREAM_CARRIER) {
+		DL_DELETE(pool->carriers, upstream);
+		http2_codec_release(&upstream->http2);
 	} else {
 		DL_DELETE(pool->all, upstream);
 	}
@@ -79,6 +92,8 @@ void upstream_pool_free(struct upstream_pool *pool)
 		return;
 	while (pool->idle)
 		drop(pool->idle);
+	while (pool->carriers)
+		drop(pool->carriers);
 	free(pool);
 }
 
@@ -95,11 +110,81 @@ static void fail(struct upstream *upstream, const char *reason, const char *deta
 	done(context, NULL, &failure);
 }
 
+/* ---- sharing -------------------------------------------------------------------------------- */
+
+/* A share in the carrier, or NULL. */
+static struct upstream *share(struct upstream *carrier)
+{
+	struct upstream *upstream;
+
+	if (!http2_codec_has_room(&carrier->http2))
+		return NULL;
+	upstream = calloc(1, sizeof(*upstream));
+	if (upstream)
+		upstream->leg = http2_codec_open(&carrier->http2);
+	if (!upstream || !upstream->leg) {
+		free(upstream);
+		return NULL;
+	}
+	upstream->pool = carrier->pool;
+	upstream->target = carrier->target;
+	upstream->address = carrier->address;
+	upstream->state = UPSTREAM_SHARE;
+	upstream->carrier = carrier;
+	carrier->shares++;
+	return upstream;
+}
+
+static void release_share(struct upstream *upstream)
+{
+	struct upstream *carrier = upstream->carrier;
+
+	carrier->shares--;
+	carrier->since_ms = services_now_ms();
+	http2_leg_release(upstream->leg, false);
+	free(upstream);
+}
+
+static void become_carrier(struct upstream *upstream)
+{
+	struct upstream_pool *pool = upstream->pool;
+	upstream_done *done = upstream->done;
+	void *context = upstream->context;
+	struct upstream *first;
+
+	if (http2_codec_init(&upstream->http2, &upstream->stream, HTTP2_CLIENT) < 0) {
+		fail(upstream, "connect_failed", "the broker is out of memory");
+		return;
+	}
+	DL_DELETE(pool->all, upstream);
+	DL_APPEND(pool->carriers, upstream);
+	upstream->state = UPSTREAM_CARRIER;
+	upstream->since_ms = services_now_ms();
+	first = share(upstream);
+	if (!first) {
+		const struct upstream_failure failure = {
+			.reason = "connect_failed",
+			.detail = "the broker is out of memory",
+		};
+
+		done(context, NULL, &failure);
+		return;
+	}
+	done(context, first, NULL);
+}
+
 static void complete(struct upstream *upstream)
 {
+	if (upstream->stream.ssl &&
+	    tls_upstream_protocol(upstream->stream.ssl) == TLS_PROTOCOL_HTTP2) {
+		become_carrier(upstream);
+		return;
+	}
 	upstream->state = UPSTREAM_USED;
 	upstream->done(upstream->context, upstream, NULL);
 }
+
+/* ---- events --------------------------------------------------------------------------------- */
 
 static void shake_hands(struct upstream *upstream)
 {
@@ -136,6 +221,13 @@ static void on_ready(struct stream *stream)
 			upstream->tunnel_ready(upstream->context);
 		else
 			http1_codec_turn(&upstream->codec);
+		break;
+	case UPSTREAM_CARRIER:
+		http2_codec_turn(&upstream->http2);
+		if (upstream->http2.is_over && upstream->shares == 0)
+			drop(upstream);
+		break;
+	case UPSTREAM_SHARE:
 		break;
 	case UPSTREAM_IDLE: {
 		uint8_t byte;
@@ -217,17 +309,30 @@ void upstream_cancel(struct upstream *upstream)
 
 /* ---- the idle ones -------------------------------------------------------------------------- */
 
+static bool is_for(const struct upstream *upstream, const struct upstream_target *target)
+{
+	return upstream->target.port == target->port && upstream->target.is_tls == target->is_tls &&
+	       host_name_equal(&upstream->target.name, &target->name);
+}
+
 struct upstream *upstream_take_idle(struct upstream_pool *pool,
 				    const struct upstream_target *target)
 {
+	bool takes_http2 = (target->protocols & TLS_PROTOCOL_HTTP2) != 0;
 	struct upstream *upstream;
 
+	for (upstream = pool->carriers; upstream && takes_http2; upstream = upstream->next) {
+		struct upstream *shared = is_for(upstream, target) ? share(upstream) : NULL;
+
+		if (shared)
+			return shared;
+	}
 	/* The latest one: it is the least likely to be closed by its server just now. */
 	for (upstream = pool->idle ? pool->idle->prev : NULL; upstream;
 	     upstream = upstream == pool->idle ? NULL : upstream->prev) {
-		if (upstream->target.port != target->port ||
-		    upstream->target.is_tls != target->is_tls ||
-		    !host_name_equal(&upstream->target.name, &target->name))
+		/* One that was not asked for HTTP/2 does not say that the server has none. */
+		if (!is_for(upstream, target) ||
+		    (takes_http2 && !(upstream->target.protocols & TLS_PROTOCOL_HTTP2)))
 			continue;
 		DL_DELETE(pool->idle, upstream);
 		pool->idle_count--;
@@ -242,6 +347,10 @@ void upstream_release(struct upstream *upstream)
 {
 	struct upstream_pool *pool = upstream->pool;
 
+	if (upstream->state == UPSTREAM_SHARE) {
+		release_share(upstream);
+		return;
+	}
 	upstream->codec.leg.changed = NULL;
 	if (upstream->tunnel_ready ||
 	    (!upstream->is_new && !http1_codec_is_reusable(&upstream->codec))) {
@@ -267,6 +376,14 @@ void upstream_pool_sweep(struct upstream_pool *pool, uint64_t now_ms)
 {
 	while (pool->idle && now_ms - pool->idle->since_ms > UPSTREAM_IDLE_MS)
 		drop(pool->idle);
+	for (struct upstream *carrier = pool->carriers; carrier;) {
+		struct upstream *next = carrier->next;
+
+		if (carrier->shares == 0 &&
+		    (carrier->http2.is_over || now_ms - carrier->since_ms > UPSTREAM_IDLE_MS))
+			drop(carrier);
+		carrier = next;
+	}
 	for (struct upstream *upstream = pool->all; upstream; upstream = upstream->next) {
 		if (upstream->state == UPSTREAM_HANDSHAKE &&
 		    now_ms - upstream->since_ms > UPSTREAM_HANDSHAKE_MS) {
@@ -281,11 +398,21 @@ void upstream_pool_sweep(struct upstream_pool *pool, uint64_t now_ms)
 
 struct http_leg *upstream_leg(struct upstream *upstream)
 {
-	return &upstream->codec.leg;
+	return upstream->state == UPSTREAM_SHARE ? upstream->leg : &upstream->codec.leg;
+}
+
+unsigned upstream_protocol(const struct upstream *upstream)
+{
+	return upstream->state == UPSTREAM_SHARE ? TLS_PROTOCOL_HTTP2 : TLS_PROTOCOL_HTTP1;
 }
 
 struct http_leg *upstream_begin(struct upstream *upstream)
 {
+	if (upstream->state == UPSTREAM_SHARE) {
+		upstream->was_used = !upstream->carrier->is_new;
+		upstream->carrier->is_new = false;
+		return upstream->leg;
+	}
 	upstream->was_used = !upstream->is_new;
 	upstream->is_new = false;
 	return &upstream->codec.leg;
@@ -303,7 +430,8 @@ bool upstream_was_used(const struct upstream *upstream)
 
 bool upstream_has_answered(const struct upstream *upstream)
 {
-	return http1_codec_has_input(&upstream->codec);
+	return upstream->state == UPSTREAM_SHARE ? http2_leg_has_answered(upstream->leg)
+						 : http1_codec_has_input(&upstream->codec);
 }
 
 struct stream *upstream_open_tunnel(struct upstream *upstream, void (*ready)(void *context),

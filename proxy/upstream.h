@@ -2,8 +2,9 @@
  * Connections to servers: made through the connector, verified, used for one exchange after
  * another, and kept for a while in between.
  *
- * A connection is used by one leg at a time. Who waits for one is called back, never from inside
- * the call that asks.
+ * Of HTTP/1 a connection is used by one leg at a time; of HTTP/2 many legs share one, and a struct
+ * upstream is the use of it. Who waits for one is called back, never from inside the call that
+ * asks.
  */
 #ifndef PROXY_UPSTREAM_H
 #define PROXY_UPSTREAM_H
@@ -47,7 +48,8 @@ void upstream_pool_free(struct upstream_pool *pool);
 /* Closes what has been idle or unfinished for too long; to be called about once a second. */
 void upstream_pool_sweep(struct upstream_pool *pool, uint64_t now_ms);
 
-/* An idle connection to the target, or NULL. */
+/* An idle connection to the target, or a share in one; of HTTP/2 only where that is in its
+ * protocols. Or NULL. */
 struct upstream *upstream_take_idle(struct upstream_pool *pool,
 				    const struct upstream_target *target);
 /* Begins a new one. 0 or a negative errno. */
@@ -61,6 +63,8 @@ void upstream_release(struct upstream *upstream);
 /* The leg for another message; and the same leg while it lasts. */
 struct http_leg *upstream_begin(struct upstream *upstream);
 struct http_leg *upstream_leg(struct upstream *upstream);
+/* Which of enum tls_protocol it speaks. */
+unsigned upstream_protocol(const struct upstream *upstream);
 /* Its other end. */
 const struct ip_address *upstream_address(const struct upstream *upstream);
 /* It has carried a message before, so its end may have come at any time. */

@@ -1,0 +1,335 @@
+"""HTTP/2 on both legs of the broker: real clients and servers (curl, node, nginx), and an attacker's
+frames. Run by proxy_http2.sh."""
+import hashlib
+import json
+import os
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import tempfile
+import threading
+
+from broker import Authority, Broker, Server, Tap, read_all, read_message, read_until
+
+tap = Tap()
+directory = tempfile.mkdtemp(prefix="matchlock-proxy-h2-")
+authority = Authority(directory)
+
+NODE_SERVER = """
+const http2 = require('http2'), fs = require('fs'), crypto = require('crypto');
+const pem = fs.readFileSync(process.argv[2]);
+const server = http2.createSecureServer({ key: pem, cert: pem, allowHTTP1: false });
+server.on('sessionError', () => {});
+server.on('stream', (stream, headers) => {
+    stream.on('error', () => {});
+    const path = headers[':path'];
+    if (path === '/big') {
+        stream.respond({ ':status': 200 });
+        const block = Buffer.alloc(65536, 'x');
+        let left = 512;
+        const more = () => { while (left > 0) { left--; if (!stream.write(block)) { stream.once('drain', more); return; } }
+                             stream.end(); };
+        more();
+        return;
+    }
+    const digest = crypto.createHash('sha256');
+    let length = 0;
+    stream.on('data', data => { digest.update(data); length += data.length; });
+    stream.on('end', () => {
+        if (path === '/trailers') {
+            stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });
+            stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0', 'te-was': headers['te'] || 'none' }));
+            stream.end('message');
+        } else if (path === '/reset') {
+            stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
+        } else {
+            stream.respond({ ':status': 200, 'content-type': 'application/json', 'alt-svc': 'h3=":443"' });
+            stream.end(JSON.stringify({ version: '2', method: headers[':method'], path: path, authority: headers[':authority'],
+                cookie: headers['cookie'] || '', x: headers['x-field'] || '', length: length, digest: digest.digest('hex') }));
+        }
+    });
+});
+server.listen(0, '127.0.0.1', () => console.log(server.address().port));
+"""
+
+NODE_CLIENT = """
+const http2 = require('http2'), fs = require('fs');
+const [ca, url, what] = process.argv.slice(2);
+const host = new URL(url);
+const session = http2.connect(url, { ca: fs.readFileSync(ca),
+    createConnection: () => require('tls').connect({ host: '127.0.0.2', port: host.port, servername: host.hostname,
+        ca: fs.readFileSync(ca), ALPNProtocols: ['h2'] }) });
+session.on('error', error => { console.log(JSON.stringify({ error: error.code || error.message })); process.exit(0); });
+function ask(headers, body) {
+    return new Promise(resolve => {
+        const request = session.request(headers), answer = { body: '' };
+        request.setEncoding('utf8');
+        request.on('response', got => { answer.status = got[':status']; answer.type = got['content-type'];
+                                        answer.denied = got['matchlock-denied']; });
+        request.on('trailers', got => { answer.trailers = got['grpc-status'] + ' ' + got['te-was']; });
+        request.on('data', data => { answer.body += data.length < 1000 ? data : ''; answer.length = (answer.length || 0) + data.length; });
+        request.on('error', error => { answer.error = error.code; });
+        request.on('close', () => resolve(answer));
+        request.end(body);
+    });
+}
+(async () => {
+    if (what === 'many')
+        console.log(JSON.stringify((await Promise.all(Array.from({ length: 200 }, (_, number) =>
+            ask({ ':path': '/n' + number, ':method': 'POST' }, 'b'.repeat(number))))).map(answer => JSON.parse(answer.body))));
+    else if (what === 'grpc')
+        console.log(JSON.stringify(await ask({ ':path': '/trailers', ':method': 'POST', te: 'trailers',
+                                               'content-type': 'application/grpc' }, 'x')));
+    else
+        console.log(JSON.stringify(await ask({ ':path': what, ':method': 'GET', cookie: ['a=1', 'b=2'] })));
+    session.close();
+})();
+"""
+
+
+def script(name, text):
+    path = os.path.join(directory, name)
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+    return path
+
+
+def start_node(certificate):
+    process = subprocess.Popen(["node", script("server.js", NODE_SERVER), certificate], stdout=subprocess.PIPE)
+    return process, int(process.stdout.readline())
+
+
+def start_nginx(certificate):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with open(os.path.join(directory, "file"), "wb") as file:
+        file.write(bytes(range(256)) * 65536)
+    config = script("nginx.conf", f"""daemon off; pid {directory}/pid; error_log {directory}/error; worker_processes 1; user root;
+        events {{ }}
+        http {{ access_log off; client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
+            fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+            server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {certificate}; ssl_certificate_key {certificate};
+                root {directory}; location = /ok {{ return 200 "$server_protocol $http_host"; }} }} }}""")
+    process = subprocess.Popen(["nginx", "-c", config, "-p", directory], stderr=subprocess.DEVNULL)
+    for _ in range(400):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return process, port
+        except OSError:
+            threading.Event().wait(0.05)
+    raise RuntimeError("nginx does not start")
+
+
+def serve_http1(connection):
+    data = b""
+    while True:
+        data = read_until(connection, b"\r\n\r\n", data)
+        if not data:
+            return
+        head, _, data = data.partition(b"\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head)
+
+
+node, node_port = start_node(authority.leaf("node.test"))
+nginx, nginx_port = start_nginx(authority.leaf("nginx.test"))
+old = Server(serve_http1, authority.leaf("old.test"), ["http/1.1"])
+broker = Broker([f"node.test:{node_port}", f"nginx.test:{nginx_port}", f"old.test:{old.port}"],
+                ["node.test", "nginx.test", "old.test"], authority)
+trusted = script("session.pem", broker.certificate)
+
+
+def relay(name, port):
+    """Lets programs that know nothing of Unix sockets reach the broker: at 127.0.0.2, the same port."""
+
+    def pump(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def accept():
+        while True:
+            client, _ = listener.accept()
+            stream = broker.dial(name, port)
+            stream.settimeout(None)
+            for ends in ((client, stream), (stream, client)):
+                threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    listener = socket.create_server(("127.0.0.2", port), backlog=128)
+    threading.Thread(target=accept, daemon=True).start()
+
+
+for name, port in (("node.test", node_port), ("nginx.test", nginx_port), ("old.test", old.port)):
+    relay(name, port)
+
+
+def curl(name, port, path, *options):
+    result = subprocess.run(["curl", "-sS", "--max-time", "30", "--cacert", trusted, "--resolve", f"{name}:{port}:127.0.0.2",
+                             "-o", "-", "-w", "\n%{http_version} %{http_code}", *options, f"https://{name}:{port}{path}"],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    body, _, rest = result.stdout.rpartition(b"\n")
+    return body, rest.decode()
+
+
+def client(name, port, what):
+    result = subprocess.run(["node", script("client.js", NODE_CLIENT), trusted, f"https://{name}:{port}", what],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+    try:
+        return json.loads(result.stdout)
+    except ValueError:
+        return result.stdout
+
+
+# ---- real clients, real servers ------------------------------------------------------------------
+body, rest = curl("nginx.test", nginx_port, "/ok")
+tap.same("curl and nginx over HTTP/2", (f"HTTP/2.0 nginx.test:{nginx_port}".encode(), "2 200"), (body, rest))
+body, rest = curl("nginx.test", nginx_port, "/ok", "--http1.1")
+tap.same("a client of HTTP/1.1 gets that on both legs", (f"HTTP/1.1 nginx.test:{nginx_port}".encode(), "1.1 200"), (body, rest))
+body, rest = curl("old.test", old.port, "/ok")
+tap.same("where the server has no HTTP/2, neither has the client", "1.1 200", rest)
+body, rest = curl("nginx.test", nginx_port, "/file")
+tap.same("16 MiB arrive whole", hashlib.sha256(bytes(range(256)) * 65536).hexdigest(), hashlib.sha256(body).hexdigest())
+body, rest = curl("node.test", node_port, "/upload", "--data-binary", f"@{directory}/file", "-H", "Expect:")
+answer = json.loads(body) if body.startswith(b"{") else {"raw": body}
+tap.same("16 MiB go up whole", (16777216, hashlib.sha256(bytes(range(256)) * 65536).hexdigest()),
+         (answer.get("length"), answer.get("digest")))
+event = broker.event(kind="request", path="/upload")
+tap.ok("and are in the log", event and event["sent"] == 16777216 and event["protocol"] == "h2" and event["status"] == 200, event)
+answer = client("node.test", node_port, "/x?q=1")
+inner = json.loads(answer["body"]) if isinstance(answer, dict) and answer.get("body") else {}
+tap.same("a request of node's", (200, "GET", "/x?q=1", f"node.test:{node_port}", "a=1; b=2"),
+         (answer.get("status"), inner.get("method"), inner.get("path"), inner.get("authority"), inner.get("cookie")))
+answers = client("node.test", node_port, "many")
+tap.ok("200 requests on one connection, each with its own body", isinstance(answers, list) and
+       [(got["path"], got["length"]) for got in answers] == [(f"/n{number}", number) for number in range(200)], answers)
+answer = client("node.test", node_port, "grpc")
+tap.same("trailers and TE pass", (200, "message", "0 trailers"),
+         (answer.get("status"), answer.get("body"), answer.get("trailers")))
+body, rest = curl("node.test", node_port, "/big")
+tap.same("32 MiB of one stream, without a length", (32 << 20, "2 200"), (len(body), rest))
+answer = client("node.test", node_port, "/reset")
+tap.same("a stream that the server resets is a 502", 502, answer.get("status"))
+tap.ok("a client that has only HTTP/2 gets no connection where the server has none", "error" in client("old.test", old.port, "/x"))
+
+# ---- frames of an attacker's -----------------------------------------------------------------------
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frame(kind, flags, stream, payload):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def literal(name, value):
+    """A field that is not indexed, without Huffman coding."""
+
+    def text(raw):
+        assert len(raw) < 127
+        return bytes([len(raw)]) + raw
+
+    return b"\x00" + text(name) + text(value)
+
+
+def headers(stream, fields, ends=True):
+    return frame(1, 4 | (1 if ends else 0), stream, b"".join(literal(name, value) for name, value in fields))
+
+
+def fields_for(port, name=b"node.test", path=b"/x", extra=()):
+    return [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"%s:%d" % (name, port)), (b":path", path), *extra]
+
+
+def attack(data):
+    """The frames that come back: (type, stream, payload)."""
+    stream = broker.tls("node.test", node_port, protocols=("h2",))
+    stream.sendall(PREFACE + frame(4, 0, 0, b"") + data)
+    got = b""
+    frames = []
+    while True:
+        while len(got) >= 9 and len(got) >= 9 + int.from_bytes(got[:3], "big"):
+            length = int.from_bytes(got[:3], "big")
+            frames.append((got[3], int.from_bytes(got[5:9], "big"), got[9:9 + length]))
+            got = got[9 + length:]
+            # An answer to the last request, its reset, or the connection's end is enough.
+            if frames[-1][0] in (1, 3, 7):
+                return frames
+        try:
+            more = stream.recv(65536)
+        except OSError:
+            return frames
+        if not more:
+            return frames
+        got += more
+
+
+def is_misdirected(frames):
+    """A head that begins with ":status: 421", in Huffman's code."""
+    return any(kind == 1 and payload.startswith(b"H\x82hA") for kind, _, payload in frames)
+
+
+def is_refused(frames):
+    """No 200 (0x88, index 8 of the static table) but a reset or the connection's end."""
+    return any(kind in (3, 7) for kind, _, _ in frames) and not any(kind == 1 for kind, _, _ in frames)
+
+
+good = attack(headers(1, fields_for(node_port)))
+tap.ok("the harness can ask", any(kind == 1 for kind, _, _ in good), good)
+for what, extra in (("CR LF in a value", [(b"x", b"a\r\nEvil: 1")]), ("LF in a value", [(b"x", b"a\nb")]),
+                    ("NUL in a value", [(b"x", b"a\0b")]), ("a capital letter in a name", [(b"Xx", b"a")]),
+                    ("a colon in a name", [(b"x:y", b"a")]), ("a space in a name", [(b"x y", b"a")]),
+                    ("CR LF in a name", [(b"x\r\ny", b"a")]), ("Connection", [(b"connection", b"close")]),
+                    ("Transfer-Encoding", [(b"transfer-encoding", b"chunked")]), ("Upgrade", [(b"upgrade", b"h2c")]),
+                    ("Keep-Alive", [(b"keep-alive", b"5")]), ("Proxy-Connection", [(b"proxy-connection", b"close")]),
+                    ("TE other than trailers", [(b"te", b"gzip")]), ("an unknown pseudo-field", [(b":x", b"a")]),
+                    ("a pseudo-field behind a field", [(b"x", b"a"), (b":path", b"/y")]),
+                    ("two paths", [(b":path", b"/y")]), ("two lengths", [(b"content-length", b"0"), (b"content-length", b"1")]),
+                    ("a length that is no number", [(b"content-length", b"+0")]),
+                    ("a length and no data", [(b"content-length", b"5")])):
+    frames = attack(headers(1, fields_for(node_port, extra=extra)))
+    tap.ok(f"refused: {what}", is_refused(frames), frames)
+frames = attack(headers(1, fields_for(node_port, path=b"/a b")))
+tap.ok("refused: a space in the path", is_refused(frames), frames)
+frames = attack(headers(1, fields_for(node_port, path=b"/a\r\nHost: evil.test\r\n")))
+tap.ok("refused: CR LF in the path", is_refused(frames), frames)
+frames = attack(headers(1, fields_for(node_port, extra=[(b"content-length", b"3")]), ends=False) + frame(0, 1, 1, b"abcd"))
+tap.ok("refused: more data than the length", is_refused(frames), frames)
+frames = attack(headers(1, fields_for(node_port, name=b"evil.test")))
+tap.ok("another authority is a 421", is_misdirected(frames), frames)
+event = broker.event(kind="denial", reason="host_mismatch")
+tap.ok("and a line in the log", event is not None)
+frames = attack(headers(1, fields_for(node_port, extra=[(b"host", b"evil.test")])))
+tap.ok("so is another Host beside it", is_misdirected(frames), frames)
+
+memory = broker.resident_kib()
+for _ in range(5):
+    stream = broker.tls("node.test", node_port, protocols=("h2",))
+    stream.sendall(PREFACE + frame(4, 0, 0, b""))
+    try:
+        for number in range(1, 4001, 2):
+            stream.sendall(headers(number, fields_for(node_port)) + frame(3, 0, number, struct.pack(">I", 8)))
+    except OSError:
+        pass
+    stream.close()
+body, rest = curl("node.test", node_port, "/after")
+tap.same("ten thousand streams that are reset at once stop nobody", "2 200", rest)
+grown = broker.resident_kib() - memory
+tap.ok("and cost little", "asan" in os.environ.get("MATCHLOCK_BUILD", "") or grown < 8192, f"{grown} KiB")
+stream = broker.tls("node.test", node_port, protocols=("h2",))
+stream.sendall(PREFACE + frame(4, 0, 0, b"") + frame(1, 0, 1, b"\x00"))
+try:
+    for _ in range(2000):
+        stream.sendall(frame(9, 0, 1, literal(b"x", b"y" * 100) * 10))
+    tap.ok("a head without end ends the connection", read_all(stream) is not None)
+except OSError:
+    tap.ok("a head without end ends the connection", True)
+body, rest = curl("node.test", node_port, "/after")
+tap.same("and stops nobody", "2 200", rest)
+
+for process in (node, nginx):
+    process.terminate()
+    process.wait(20)
+tap.same("the broker ends in order", 0, broker.stop())
+shutil.rmtree(directory, ignore_errors=True)
+tap.finish()
