@@ -701,7 +701,10 @@ static void cut_response(struct exchange *exchange)
 
 	if (!exchange->response_limit ||
 	    exchange->response.blocked_by + 1 != exchange->response.filter_count) {
-		cut(exchange, secret_refusal_code(SECRET_REFUSAL_TOKEN));
+		cut(exchange,
+		    secret_refusal_code(secret_store_is_probed(exchange->services->secrets)
+						? SECRET_REFUSAL_PROBED
+						: SECRET_REFUSAL_TOKEN));
 		return;
 	}
 	judged = body_limit_verdict(exchange->response_limit);

@@ -253,6 +253,20 @@ static uint64_t keep_from(const struct form_scanner *scanner)
 	return from;
 }
 
+size_t form_scanner_depth(const struct form_scanner *scanner)
+{
+	size_t deepest = 0;
+
+	for (unsigned view = 0; view < FORM_VIEWS; view++) {
+		size_t depth =
+			byte_automaton_depth(scanner->automaton, scanner->cursors[view].state);
+
+		if ((view == 0 || (scanner->apart & 1u << view)) && depth > deepest)
+			deepest = depth;
+	}
+	return deepest;
+}
+
 uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window *window,
 			  bool is_last, form_match_function function, void *context)
 {

@@ -56,6 +56,9 @@ void form_scanner_init(struct form_scanner *scanner, const struct byte_automaton
 uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window *window,
 			  bool is_last, form_match_function function, void *context);
 
+/* Depth of the deepest state that any view is in. */
+size_t form_scanner_depth(const struct form_scanner *scanner);
+
 /* Reads one token: a byte, or an escape of the kinds in `escapes`. Returns its length, its value in
  * *ret_byte (0xff for what is not ASCII); or 0 when `length` bytes do not tell. */
 size_t form_token(const uint8_t *data, size_t length, unsigned escapes, bool is_last,

@@ -28,11 +28,14 @@
 struct secret_filter {
 	struct body_filter filter; /* first: feed() and free() get this */
 	const struct secret_store *store;
+	struct secret_store *watched; /* the same, of a response */
 	struct byte_automaton *automaton;
 	struct form_scanner scanner;
 	bool is_response;
 	bool over_tls;
 	bool is_injected;
+	bool is_probe; /* the last piece ended deep in a value */
+	bool is_match; /* in this piece */
 	struct secret_set bound;
 	struct secret_set used;
 	enum secret_refusal refusal;
@@ -54,6 +57,7 @@ static void on_response_match(void *context, const struct form_match *match)
 	size_t at = (size_t)(match->start - self->offset);
 
 	secret_set_add(&self->used, index);
+	self->is_match = true;
 	secret_form_replace(match, self->window + at, self->target + at,
 			    secret->placeholder + secret->kept, secret->length - secret->kept);
 }
@@ -64,7 +68,8 @@ static void refuse(struct secret_filter *self, enum secret_refusal refusal, size
 		return;
 	self->refusal = refusal;
 	self->refused = index;
-	secret_set_add(&self->used, index);
+	if (index < SECRET_STORE_MAX)
+		secret_set_add(&self->used, index);
 }
 
 static void on_request_match(void *context, const struct form_match *match)
@@ -118,6 +123,17 @@ static int keep(struct secret_filter *self, size_t total, size_t length)
 	return 0;
 }
 
+/* After a piece of a response of which `done` bytes are through. */
+static void watch(struct secret_filter *self, size_t done, bool is_last)
+{
+	if (self->is_probe && !self->is_match && (done > 0 || is_last))
+		secret_store_note_probe(self->watched);
+	self->is_probe = form_scanner_depth(&self->scanner) >= SECRET_PROBE_DEPTH && !is_last;
+	self->is_match = false;
+	if (secret_store_is_probed(self->watched))
+		refuse(self, SECRET_REFUSAL_PROBED, SECRET_STORE_MAX);
+}
+
 static int scan(struct secret_filter *self, size_t total, bool is_last, struct byte_buffer *out)
 {
 	struct form_window window = { self->window, total, self->offset };
@@ -126,6 +142,8 @@ static int scan(struct secret_filter *self, size_t total, bool is_last, struct b
 				 self->is_response ? on_response_match : on_request_match, self);
 	size_t done = (size_t)(from - self->offset);
 
+	if (self->watched)
+		watch(self, done, is_last);
 	if (self->refusal != SECRET_REFUSAL_NONE)
 		return -EACCES;
 	if (keep(self, total, total - done) < 0)
@@ -209,11 +227,14 @@ struct body_filter *secret_request_filter_new(const struct secret_store *store,
 	return &self->filter;
 }
 
-struct body_filter *secret_response_filter_new(const struct secret_store *store)
+struct body_filter *secret_response_filter_new(struct secret_store *store)
 {
 	struct secret_filter *self = new_filter(store, true);
 
-	return self ? &self->filter : NULL;
+	if (!self)
+		return NULL;
+	self->watched = store;
+	return &self->filter;
 }
 
 void secret_filter_report(const struct body_filter *filter, struct secret_verdict *verdict)

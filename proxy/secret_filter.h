@@ -9,6 +9,11 @@
  * A response's body is searched for values in every form, and each becomes the placeholder in the
  * same form, so that the guest reads what it would have sent.
  *
+ * What is kept back shows to who watches the pauses of an answer that it begins like a value. A
+ * server that echoes the guest could be used to guess a value that way, one character after
+ * another; so the store counts answers that pause SECRET_PROBE_DEPTH characters or more into a
+ * value and then go on otherwise, and when it is probed, every response filter ends its body.
+ *
  * Both keep back only what may still become a match, nothing at all after most bytes, so that a
  * stream of events is not delayed; and what they put out does not depend on how the input was cut.
  * Bodies with a Content-Encoding are not for them. Besides 0, -EACCES and -ENOBUFS, feed() may
@@ -21,11 +26,14 @@
 #include "proxy/secret_store.h"
 #include "proxy/secret_verdict.h"
 
+/* Characters of a form; that many are not the beginning of a value by chance. */
+#define SECRET_PROBE_DEPTH 5u
+
 /* `bound` are the secrets of the host; `over_tls` false makes a placeholder to replace a refusal.
  * The filter borrows the store. Returns NULL without memory. */
 struct body_filter *secret_request_filter_new(const struct secret_store *store,
 					      const struct secret_set *bound, bool over_tls);
-struct body_filter *secret_response_filter_new(const struct secret_store *store);
+struct body_filter *secret_response_filter_new(struct secret_store *store);
 
 /* Of a filter made here: after -EACCES, writes the refusal into *verdict; in any case adds the
  * secrets found so far to its `used`, and sets `is_injected` when one was put in. */

@@ -676,6 +676,9 @@ int secrets_prepare_request(const struct secret_store *store, struct http_head *
 
 	secret_store_bound(store, &request->host, request->port, &verdict.bound);
 	secret_store_named(store, &request->host, &verdict.named);
+	if (secret_store_is_probed(store) && !secret_set_is_empty(&verdict.named))
+		secret_verdict_refuse(&verdict, store, SECRET_REFUSAL_PROBED, SECRET_STORE_MAX,
+				      NULL);
 	error = begin_signing(&pass, &signing);
 	if (error == 0 && !verdict.needs_body_digest) {
 		if (is_pinned(&pass))

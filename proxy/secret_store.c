@@ -30,6 +30,7 @@ struct secret_store {
 	size_t count;
 	struct byte_automaton *placeholders;
 	struct byte_automaton *values;
+	unsigned probes;
 };
 
 static const uint16_t default_ports[] = { 443, 0 };
@@ -382,6 +383,17 @@ bool secret_store_aws_pair(const struct secret_store *store, size_t key_id, size
 		}
 	}
 	return false;
+}
+
+void secret_store_note_probe(struct secret_store *store)
+{
+	if (store->probes <= SECRET_PROBES_MAX)
+		store->probes++;
+}
+
+bool secret_store_is_probed(const struct secret_store *store)
+{
+	return store->probes > SECRET_PROBES_MAX;
 }
 
 /* ---- captured ones -----------------------------------------------------------------------------

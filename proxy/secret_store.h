@@ -66,6 +66,13 @@ bool secret_store_aws_pair(const struct secret_store *store, size_t key_id, size
 struct byte_automaton *secret_store_placeholder_finder(const struct secret_store *store);
 struct byte_automaton *secret_store_value_finder(const struct secret_store *store);
 
+/* Counts one beginning of a value that a server sent last before a pause and that then was none
+ * (secret_filter.h). After SECRET_PROBES_MAX the store counts as probed for the rest of the
+ * session. */
+#define SECRET_PROBES_MAX 8u
+void secret_store_note_probe(struct secret_store *store);
+bool secret_store_is_probed(const struct secret_store *store);
+
 /* A new secret with the hosts, slots and flags of `parent`, named "<parent>/<label>". The same
  * value under the same name is the secret that there is. -ENOSPC when the store is full; -EINVAL
  * for a value that no entry of a bundle could have; else as above. */

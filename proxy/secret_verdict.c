@@ -11,6 +11,7 @@ static const char *const codes[SECRET_REFUSALS] = {
 	[SECRET_REFUSAL_SIGNATURE] = "signature_not_possible",
 	[SECRET_REFUSAL_ENCODED] = "encoded_response",
 	[SECRET_REFUSAL_TOKEN] = "token_not_capturable",
+	[SECRET_REFUSAL_PROBED] = "secret_probed",
 };
 
 const char *secret_refusal_code(enum secret_refusal refusal)
@@ -77,6 +78,13 @@ void secret_verdict_refuse(struct secret_verdict *verdict, const struct secret_s
 			 "the server's answer holds a token that cannot be kept "
 			 "from the guest: %s",
 			 more);
+		break;
+	case SECRET_REFUSAL_PROBED:
+		snprintf(hint, SECRET_HINT_MAX,
+			 "answers kept stopping inside what began like a secret, as they do when "
+			 "somebody guesses one piece by piece; hosts with secrets are closed for "
+			 "the "
+			 "rest of this session");
 		break;
 	case SECRET_REFUSAL_NONE:
 	case SECRET_REFUSALS:

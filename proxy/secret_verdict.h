@@ -25,6 +25,7 @@ enum secret_refusal {
 	SECRET_REFUSAL_SIGNATURE,    /* "signature_not_possible" */
 	SECRET_REFUSAL_ENCODED,	     /* "encoded_response" */
 	SECRET_REFUSAL_TOKEN,	     /* "token_not_capturable" */
+	SECRET_REFUSAL_PROBED,	     /* "secret_probed" */
 	SECRET_REFUSALS,
 };
 

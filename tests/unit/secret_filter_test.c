@@ -272,10 +272,28 @@ START_TEST(what_is_no_secret_stays)
 {
 	expect_redacted("", "");
 	expect_redacted("sk-ant-api03-", "sk-ant-api03-");
-	expect_redacted("sk-ant-api03-Ab/C012+def345Gh", "sk-ant-api03-Ab/C012+def345Gh");
+	expect_redacted("sk-ant-api03-Ab/C", "sk-ant-api03-Ab/C");
 	expect_redacted("%%% \\u \\u00 %4 Ab/C", "%%% \\u \\u00 %4 Ab/C");
 	expect_redacted(placeholder(KEY), placeholder(KEY));
 	expect_redacted(usual[DECOY].value, usual[DECOY].value);
+}
+END_TEST
+
+START_TEST(all_but_the_last_character_is_no_secret)
+{
+	const char *text = "sk-ant-api03-Ab/C012+def345Gh";
+	char output[64];
+
+	for (size_t cut = 0; cut <= strlen(text); cut++) {
+		struct body_filter *filter = secret_response_filter_new(store);
+
+		ck_assert_int_eq(run(filter, text, cut, output, sizeof(output)), 0);
+		ck_assert_str_eq(output, text);
+		filter->free(filter);
+		/* One that has not been probed yet. */
+		tear_down();
+		build();
+	}
 }
 END_TEST
 
@@ -323,6 +341,43 @@ START_TEST(nothing_is_held_back_that_cannot_become_a_secret)
 	}
 	byte_buffer_release(&out);
 	filter->free(filter);
+}
+END_TEST
+
+/* An answer of two pieces. */
+static int answer_in_two(const char *first, const char *second)
+{
+	struct body_filter *filter = secret_response_filter_new(store);
+	struct byte_buffer out;
+	int result;
+
+	byte_buffer_init(&out, 4096);
+	result = filter->feed(filter, (const uint8_t *)first, strlen(first), false, &out);
+	if (result == 0)
+		result = filter->feed(filter, (const uint8_t *)second, strlen(second), true, &out);
+	byte_buffer_release(&out);
+	filter->free(filter);
+	return result;
+}
+
+START_TEST(guessing_a_value_by_pauses_ends)
+{
+	/* Neither what goes on to be the value counts, nor what pauses early in it. */
+	for (int i = 0; i < 100; i++) {
+		ck_assert_int_eq(answer_in_two("Ab/C012+d", "ef345Ghi"), 0);
+		ck_assert_int_eq(answer_in_two("Ab/C", "x"), 0);
+		ck_assert_int_eq(answer_in_two("sk-ant-api03-", "x"), 0);
+		ck_assert_int_eq(answer_in_two("Ab/C012+dx", "x"), 0);
+	}
+	ck_assert(!secret_store_is_probed(store));
+	for (unsigned i = 0; i < SECRET_PROBES_MAX; i++)
+		ck_assert_int_eq(answer_in_two("Ab/C012+d", i % 2 ? "x" : ""), 0);
+	ck_assert(!secret_store_is_probed(store));
+	ck_assert_int_eq(answer_in_two("Ab/C0", "x"), -EACCES);
+	ck_assert(secret_store_is_probed(store));
+	/* From now on nothing tells a right guess from a wrong one. */
+	ck_assert_int_eq(answer_in_two("Ab/C0", "x"), -EACCES);
+	ck_assert_int_eq(answer_in_two("hello", "x"), -EACCES);
 }
 END_TEST
 
@@ -489,8 +544,10 @@ int main(void)
 	tcase_add_test(tests, base64_is_redacted_at_each_offset);
 	tcase_add_test(tests, basic_credentials_are_redacted);
 	tcase_add_test(tests, what_is_no_secret_stays);
+	tcase_add_test(tests, all_but_the_last_character_is_no_secret);
 	tcase_add_test(tests, secrets_that_overlap_are_all_gone);
 	tcase_add_test(tests, nothing_is_held_back_that_cannot_become_a_secret);
+	tcase_add_test(tests, guessing_a_value_by_pauses_ends);
 	tcase_add_test(tests, a_full_output_takes_nothing);
 	tcase_add_loop_test(tests, a_placeholder_for_another_host_ends_the_body, 0,
 			    (int)ARRAY_LENGTH(writers));

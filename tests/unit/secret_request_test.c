@@ -579,6 +579,16 @@ START_TEST(answers_are_asked_for_plain)
 }
 END_TEST
 
+START_TEST(a_probed_store_closes_its_hosts)
+{
+	for (unsigned i = 0; i <= SECRET_PROBES_MAX; i++)
+		secret_store_note_probe(store);
+	ck_assert_int_eq(prepare(), SECRET_REFUSAL_PROBED);
+	begin("else.test");
+	ck_assert_int_eq(prepare(), SECRET_REFUSAL_NONE);
+}
+END_TEST
+
 /* ---- AWS ---------------------------------------------------------------------------------------
  */
 
@@ -775,6 +785,7 @@ int main(void)
 	tcase_add_test(tests, no_credential_at_all_is_fine);
 	tcase_add_test(tests, two_credentials_must_both_be_placeholders);
 	tcase_add_test(tests, answers_are_asked_for_plain);
+	tcase_add_test(tests, a_probed_store_closes_its_hosts);
 	tcase_add_test(tests, a_request_to_aws_is_signed_anew);
 	tcase_add_test(tests, a_signature_over_a_body_waits_for_it);
 	tcase_add_test(tests, what_the_payload_is_said_to_be_is_taken);
