@@ -37,6 +37,7 @@ struct http2_leg {
 	bool in_ended;	  /* so has the end */
 	bool out_ended;	  /* send_end() was called */
 	bool is_closed;	  /* the stream is */
+	bool is_lost;	  /* so is the connection, and the user was told */
 	bool is_released; /* the user is done */
 	bool is_marked;	  /* `changed` is to be called */
 	bool has_answered;
@@ -267,6 +268,8 @@ static int on_close(nghttp2_session *session, int32_t stream_id, uint32_t error,
 	}
 	if (error != NGHTTP2_NO_ERROR || !leg->in_ended)
 		fail(leg, "the stream was reset");
+	if (!leg->out_ended || byte_buffer_length(&leg->out) > 0)
+		leg->leg.send_failed = true;
 	leg->is_marked = true;
 	return 0;
 }
@@ -709,6 +712,15 @@ static struct http2_leg *find_marked(struct http2_codec *codec)
 	return leg;
 }
 
+/* A request nobody knows of yet. */
+static void take_in(struct http2_codec *codec, struct http2_leg *leg)
+{
+	if (leg->leg.receiving == HTTP_RECEIVING_FAILED || leg->leg.send_failed)
+		http2_leg_release(&leg->leg, true);
+	else if (leg->has_head)
+		codec->accept(codec->user, &leg->leg);
+}
+
 /* True when there was one. */
 static bool call_marked(struct http2_codec *codec)
 {
@@ -717,15 +729,10 @@ static bool call_marked(struct http2_codec *codec)
 
 	for (; leg; leg = find_marked(codec)) {
 		leg->is_marked = false;
-		if (!leg->leg.changed && codec->role == HTTP2_SERVER && leg->has_head &&
-		    leg->leg.receiving != HTTP_RECEIVING_FAILED)
-			codec->accept(codec->user, &leg->leg);
-		else if (leg->leg.changed)
+		if (leg->leg.changed)
 			leg->leg.changed(&leg->leg);
-		else if (leg->is_closed)
-			free_leg(leg);
-		else if (leg->leg.receiving == HTTP_RECEIVING_FAILED)
-			http2_leg_release(&leg->leg, true);
+		else if (codec->role == HTTP2_SERVER)
+			take_in(codec, leg);
 	}
 	return was_any;
 }
@@ -737,11 +744,13 @@ static void end_all(struct http2_codec *codec)
 	while (leg) {
 		struct http2_leg *next = leg->next;
 
-		leg->is_closed = true;
-		if (leg->is_released)
+		if (leg->is_released) {
 			free_leg(leg);
-		else
+		} else if (!leg->is_lost) {
+			leg->is_lost = true;
+			leg->is_closed = true;
 			fail(leg, "the connection ended");
+		}
 		leg = next;
 	}
 }
