@@ -33,9 +33,9 @@ void secret_verdict_refuse(struct secret_verdict *verdict, const struct secret_s
 	switch (refusal) {
 	case SECRET_REFUSAL_WRONG_HOST:
 		snprintf(hint, SECRET_HINT_MAX,
-			 "the placeholder of %s may go to the hosts of that secret alone, in any "
-			 "form; "
-			 "take it out of the request, or add this host to --secret %s@HOST",
+			 "the placeholder of %s may go to that secret's hosts and ports alone (443 "
+			 "unless another is given); take it out of the request, or name this host "
+			 "in --secret %s@HOST[:PORT]",
 			 name, name);
 		break;
 	case SECRET_REFUSAL_NEEDS_TLS:
@@ -46,8 +46,7 @@ void secret_verdict_refuse(struct secret_verdict *verdict, const struct secret_s
 	case SECRET_REFUSAL_OUTSIDE_SLOT:
 		snprintf(hint, SECRET_HINT_MAX,
 			 "the placeholder of %s is replaced only where a credential belongs%s%s; "
-			 "send it "
-			 "in such a header, or allow this place in --secret",
+			 "send it in such a header, or allow this place in --secret",
 			 name, detail ? ": " : "", more);
 		break;
 	case SECRET_REFUSAL_CANARY:
@@ -59,8 +58,7 @@ void secret_verdict_refuse(struct secret_verdict *verdict, const struct secret_s
 	case SECRET_REFUSAL_FOREIGN:
 		snprintf(hint, SECRET_HINT_MAX,
 			 "requests to this host may carry no credential but the placeholder of its "
-			 "own "
-			 "secret%s%s; remove the other one",
+			 "own secret%s%s; remove the other one",
 			 detail ? ", and this has one in " : "", more);
 		break;
 	case SECRET_REFUSAL_SIGNATURE:
@@ -70,8 +68,7 @@ void secret_verdict_refuse(struct secret_verdict *verdict, const struct secret_s
 	case SECRET_REFUSAL_ENCODED:
 		snprintf(hint, SECRET_HINT_MAX,
 			 "the server compressed its answer although it was asked not to, so that "
-			 "the "
-			 "answer could not be searched for the secret which the request carried");
+			 "the answer could not be searched for the secret which the request carried");
 		break;
 	case SECRET_REFUSAL_TOKEN:
 		snprintf(hint, SECRET_HINT_MAX,
@@ -83,8 +80,7 @@ void secret_verdict_refuse(struct secret_verdict *verdict, const struct secret_s
 		snprintf(hint, SECRET_HINT_MAX,
 			 "answers kept stopping inside what began like a secret, as they do when "
 			 "somebody guesses one piece by piece; hosts with secrets are closed for "
-			 "the "
-			 "rest of this session");
+			 "the rest of this session");
 		break;
 	case SECRET_REFUSAL_NONE:
 	case SECRET_REFUSALS:
