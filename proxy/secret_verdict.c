@@ -68,7 +68,8 @@ void secret_verdict_refuse(struct secret_verdict *verdict, const struct secret_s
 	case SECRET_REFUSAL_ENCODED:
 		snprintf(hint, SECRET_HINT_MAX,
 			 "the server compressed its answer although it was asked not to, so that "
-			 "the answer could not be searched for the secret which the request carried");
+			 "the answer could not be searched for the secret which the request "
+			 "carried");
 		break;
 	case SECRET_REFUSAL_TOKEN:
 		snprintf(hint, SECRET_HINT_MAX,
