@@ -1,0 +1,223 @@
+#!/bin/bash
+# What tests/e2e/egress.sh runs in the guest: real clients against its servers, and whatever else a
+# program in the guest can see of the network. Prints TAP.
+#
+#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT
+set -u
+shared=$1 http=$2 https=$3 raw=$4
+web=web.test:$http
+tls=https://tls.test:$https
+cd "$(mktemp -d)" || exit 1
+export HOME=$PWD
+
+# A connection that hangs fails its test.
+curl() {
+	command curl -m 120 "$@"
+}
+
+count=0
+ok() { # DESCRIPTION STATUS
+	count=$((count + 1))
+	[ "$2" = 0 ] && echo "ok $count - $1" || echo "not ok $count - $1"
+}
+same() { # DESCRIPTION WANTED GOT
+	[ "$2" = "$3" ]
+	ok "$1" $?
+	[ "$2" = "$3" ] || printf '# wanted: %s\n# got:    %s\n' "$2" "$(head -c 600 <<<"$3")"
+}
+skip() { # DESCRIPTION
+	count=$((count + 1))
+	echo "ok $count - $1 # SKIP it is not installed"
+}
+have() {
+	command -v "$1" >/dev/null
+}
+# Waits for the host to make SHARED/NAME.
+await() {
+	local i
+	for ((i = 0; i < 600; i++)); do
+		[ ! -e "$shared/$1" ] || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+# ---- clients, each with the trust that it finds ------------------------------------------------
+same "curl, HTTP" hello "$(curl -sS "http://$web/hello" 2>&1)"
+same "curl, HTTPS" hello "$(curl -sS "$tls/hello" 2>&1)"
+same "curl without the environment" hello "$(env -i curl -sS -m 120 "$tls/hello" 2>&1)"
+if have wget; then
+	same "wget, HTTPS" hello "$(wget -qO- "$tls/hello" 2>&1)"
+else
+	skip "wget, HTTPS"
+fi
+urllib='import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1]).read().decode())'
+same "python3, urllib" hello "$(/usr/bin/python3 -c "$urllib" "$tls/hello" 2>&1)"
+same "python3 without the environment" hello "$(env -i /usr/bin/python3 -c "$urllib" "$tls/hello" 2>&1)"
+if have node; then
+	same "node, https" hello "$(node -e 'require("https").get(process.argv[1], r => r.pipe(process.stdout))' "$tls/hello" 2>&1)"
+	fetch='typeof fetch === "undefined" ? console.log("hello") : fetch(process.argv[1]).then(r => r.text()).then(t => process.stdout.write(t))'
+	same "node, fetch" hello "$(node --no-warnings -e "$fetch" "$tls/hello" 2>&1)"
+else
+	skip "node"
+fi
+same "git clone over https" "a commit" \
+	"$(git clone -q "$tls/repository.git" clone 2>&1 && git -C clone log --format=%s)"
+if have npm; then
+	npm install --silent --no-audit --no-fund --registry "$tls/npm/" hello-npm >npm.log 2>&1
+	same "npm install from a registry" "hello from npm" "$(node -e 'console.log(require("hello-npm"))' 2>&1)"
+	grep -q . node_modules/hello-npm/package.json 2>/dev/null || sed 's/^/# /' npm.log
+else
+	skip "npm install from a registry"
+fi
+if /usr/bin/python3 -m venv venv >venv.log 2>&1; then
+	venv/bin/pip install -q --disable-pip-version-check --index-url "$tls/pip/simple/" hello-pip >pip.log 2>&1
+	same "pip install from an index" "hello from pip" "$(venv/bin/python -c 'import hello_pip; print(hello_pip.text)' 2>&1)"
+	[ -s pip.log ] && sed 's/^/# /' pip.log
+else
+	skip "pip install from an index"
+fi
+
+# ---- denials --------------------------------------------------------------------------------------
+for url in http://denied.test/secret/path https://denied.test/secret/path; do
+	answer=$(curl -sS -w '%{http_code}' "$url" 2>&1)
+	same "$url is a 403" 403 "${answer: -3}"
+	grep -q '"host": "denied.test"' <<<"$answer" && grep -q '"hint"' <<<"$answer"
+	ok "that says what and why ($url)" $?
+done
+! curl -sS -m 20 https://198.18.77.77/ >/dev/null 2>&1
+ok "an address that stands for no name is not reached" $?
+curl -sS -m 20 http://127.0.0.1:"$http"/hello >/dev/null 2>&1
+same "the host's loopback is not the guest's" 7 $?
+
+# ---- names -----------------------------------------------------------------------------------------
+first=$(getent ahostsv4 any.name.test | awk 'NR == 1 { print $1 }')
+[[ $first == 198.18.* || $first == 198.19.* ]]
+ok "every name has an address ($first)" $?
+same "and keeps it" "$first" "$(getent ahostsv4 any.name.test | awk 'NR == 1 { print $1 }')"
+/usr/bin/python3 - <<'PYTHON'
+import socket, struct, sys
+def ask(kind, tcp, family):
+    query = struct.pack(">HHHHHH", 77, 0x100, 1, 0, 0, 0) + b"\3any\4name\4test\0" + struct.pack(">HH", kind, 1)
+    where = ("127.0.0.1" if family == socket.AF_INET else "::1", 53)
+    s = socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+    s.settimeout(20)
+    s.connect(where)
+    s.send((struct.pack(">H", len(query)) if tcp else b"") + query)
+    answer = s.recv(4096)
+    while tcp and len(answer) < 2 + struct.unpack(">H", answer[:2])[0]:
+        answer += s.recv(4096)
+    answer = answer[2:] if tcp else answer
+    return struct.unpack(">HHHHHH", answer[:12])
+for kind, answers in (1, 1), (28, 1), (65, 0), (16, 0), (15, 0):
+    for tcp in False, True:
+        for family in socket.AF_INET, socket.AF_INET6:
+            got = ask(kind, tcp, family)
+            if got[0] != 77 or got[3] != answers or got[1] & 15:
+                sys.exit("type %d tcp %s: %s" % (kind, tcp, got))
+PYTHON
+ok "queries over UDP and TCP, by both families; no HTTPS records" $?
+
+# ---- what is not carried ----------------------------------------------------------------------------
+/usr/bin/python3 - <<'PYTHON'
+import errno, socket, sys, time
+began = time.time()
+for family, address in (socket.AF_INET, "198.18.0.1"), (socket.AF_INET6, "fd00::1"), (socket.AF_INET, "8.8.8.8"):
+    for port in 443, 53, 123:
+        s = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            s.connect((address, port))
+            sys.exit("UDP to %s was not refused" % address)
+        except OSError as error:
+            if error.errno != errno.ENETUNREACH:
+                sys.exit(str(error))
+if time.time() - began > 5:
+    sys.exit("it took %.1f s" % (time.time() - began))
+PYTHON
+ok "UDP, port 443 too, is unreachable at once" $?
+if [ "$(id -u)" -eq 0 ]; then
+	/usr/bin/python3 -c 'import errno, socket
+try: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).sendto(b"\10\0\0\0\0\0\0\0", ("8.8.8.8", 0))
+except OSError as error: raise SystemExit(error.errno != errno.ENETUNREACH)
+raise SystemExit(1)'
+	ok "so is ping" $?
+else
+	skip "so is ping"
+fi
+
+# ---- the guest's own -----------------------------------------------------------------------------------
+echo mine >mine
+/usr/bin/python3 -m http.server --bind 127.0.0.1 8000 >/dev/null 2>&1 &
+/usr/bin/python3 -m http.server --bind ::1 8000 >/dev/null 2>&1 &
+for url in http://127.0.0.1:8000/mine 'http://[::1]:8000/mine'; do
+	same "a service of the guest's own ($url)" mine "$(curl -sS --retry 20 --retry-delay 1 --retry-connrefused "$url" 2>/dev/null)"
+done
+
+# ---- connections that nobody looks into ------------------------------------------------------------------
+/usr/bin/python3 - "$raw" <<'PYTHON'
+import hashlib, socket, sys
+data = bytes(range(256)) * 4096 * 8
+s = socket.create_connection(("raw.test", int(sys.argv[1])))
+s.sendall(data)
+s.shutdown(socket.SHUT_WR)
+answer = b""
+while part := s.recv(4096):
+    answer += part
+wanted = b"%d %s\n" % (len(data), hashlib.sha256(data).hexdigest().encode())
+sys.exit(None if answer == wanted else repr(answer))
+PYTHON
+ok "8 MiB, then the end of one direction, then the answer" $?
+/usr/bin/python3 - "$raw" <<'PYTHON'
+import resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+all = [socket.create_connection(("raw.test", int(sys.argv[1]))) for i in range(300)]
+for s in all:
+    s.sendall(b"echo\n")
+for i, s in enumerate(all):
+    s.sendall(b"%d\n" % i)
+for i, s in enumerate(all):
+    wanted = b"%d\n" % i
+    got = b""
+    while len(got) < len(wanted):
+        part = s.recv(100)
+        if not part:
+            sys.exit("connection %d ended" % i)
+        got += part
+    if got != wanted:
+        sys.exit(repr(got))
+PYTHON
+ok "300 connections at once" $?
+
+# ---- bodies ----------------------------------------------------------------------------------------------
+head -c 4000000 /dev/urandom >upload
+sum="4000000 $(sha256sum <upload | cut -d ' ' -f 1)"
+same "an upload" "$sum" "$(curl -sS -T upload "$tls/put" 2>&1)"
+same "an upload in chunks" "$sum" "$(curl -sS -H 'Transfer-Encoding: chunked' -T upload "$tls/put" 2>&1)"
+same "a download" 4000000 "$(curl -sS "$tls/zeros/4000000" | wc -c)"
+
+# ---- secrets ------------------------------------------------------------------------------------------------
+same "a secret works where it belongs" welcome "$(curl -sS -H "Authorization: Bearer $API_KEY" "$tls/auth" 2>&1)"
+same "nothing does without it" "who?" "$(curl -sS "$tls/auth" 2>&1)"
+curl -sS -H "Authorization: Bearer $API_KEY" "$tls/headers" >headers 2>&1
+grep -qF "Bearer $API_KEY" headers
+ok "what a server hands back is the placeholder again" $?
+answer=$(curl -sS -w '%{http_code}' -H "Authorization: Bearer $API_KEY" "http://$web/headers" 2>&1)
+same "it does not go to another host" 403 "${answer: -3}"
+answer=$(curl -sS -w '%{http_code}' -H 'Authorization: Bearer of-my-own' "$tls/headers" 2>&1)
+same "another credential does not go where it belongs" 403 "${answer: -3}"
+printf '%s' "$API_KEY" >"$shared/placeholder"
+cat headers >"$shared/headers"
+
+# ---- while it runs ----------------------------------------------------------------------------------------------
+answer=$(curl -sS -w '%{http_code}' "http://later.test:$http/hello" 2>&1)
+same "a host that was not allowed" 403 "${answer: -3}"
+touch "$shared/allow"
+await allowed
+same "is reached once it is" hello "$(curl -sS "http://later.test:$http/hello" 2>&1)"
+touch "$shared/withdraw"
+await withdrawn
+answer=$(curl -sS -w '%{http_code}' "http://later.test:$http/hello" 2>&1)
+same "and not any more when that is taken back" 403 "${answer: -3}"
+touch "$shared/forward"
+await forwarded
+echo "1..$count"
