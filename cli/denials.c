@@ -39,13 +39,27 @@ static bool same_text(const char *a, const char *b)
 	return (!a && !b) || (a && b && strcmp(a, b) == 0);
 }
 
+/* Of a network's denial: the host stands before the path, and a port that says something. */
+static char *place(json_t *record)
+{
+	cleanup_free char *host = field_text(record, "host");
+	cleanup_free char *path = field_text(record, "path");
+	json_int_t port = json_integer_value(json_object_get(record, "port"));
+
+	if (!host)
+		return steal_pointer(&path);
+	if (port == 0 || port == 443 || port == 80)
+		return text_printf("%s%s", host, path ? path : "");
+	return text_printf("%s:%" JSON_INTEGER_FORMAT "%s", host, port, path ? path : "");
+}
+
 static void add_denial(struct denials *denials, json_t *record)
 {
 	json_int_t repeated = json_integer_value(json_object_get(record, "count"));
 	uint64_t count = repeated > 0 ? (uint64_t)repeated : 1;
 	struct denial denial = {
 		.operation = field_text(record, "operation"),
-		.path = field_text(record, "path"),
+		.path = place(record),
 		.path2 = field_text(record, "path2"),
 		.rule = field_text(record, "rule"),
 		.reason = field_text(record, "reason"),

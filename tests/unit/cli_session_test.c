@@ -312,7 +312,11 @@ START_TEST(denials_of_a_log)
 		"{\"seq\":4,\"kind\":\"denial\",\"operation\":\"unlink\",\"path\":\"\\\\xff\","
 		"\"rule\":\"git\",\"escaped\":[\"path\"]}\n"
 		"{\"seq\":5,\"kind\":\"mutation\",\"path\":\"\\\"kind\\\":\\\"denial\\\"\"}\n"
-		"{\"seq\":6,\"kind\":\"denial\",\"operation\":\"cut off";
+		"{\"seq\":6,\"kind\":\"denial\",\"operation\":\"request\",\"host\":\"a.test\","
+		"\"port\":443,\"method\":\"GET\",\"path\":\"/x\",\"rule\":\"r\"}\n"
+		"{\"seq\":7,\"kind\":\"denial\",\"operation\":\"connect\",\"host\":\"b.test\","
+		"\"port\":22,\"rule\":\"r\"}\n"
+		"{\"seq\":8,\"kind\":\"denial\",\"operation\":\"cut off";
 	char *path = text_printf("%s/audit.jsonl", scratch);
 	FILE *file = fopen(path, "w");
 	struct denials *denials;
@@ -323,11 +327,13 @@ START_TEST(denials_of_a_log)
 	fputs(log, file);
 	fclose(file);
 	denials = denials_read(scratch);
-	ck_assert_uint_eq(denials->count, 2);
-	ck_assert_uint_eq(denials->total, 6);
+	ck_assert_uint_eq(denials->count, 4);
+	ck_assert_uint_eq(denials->total, 8);
 	ck_assert_str_eq(denials->items[0].path, "a\\x1b[1m");
 	ck_assert_uint_eq(denials->items[0].count, 5);
 	ck_assert_str_eq(denials->items[1].path, "\\xff");
+	ck_assert_str_eq(denials->items[2].path, "a.test/x");
+	ck_assert_str_eq(denials->items[3].path, "b.test:22");
 	file = open_memstream(&text, &length);
 	denials_print(denials, file);
 	fclose(file);
