@@ -35,6 +35,12 @@ row()
 	}'
 }
 
+# row_least NAME OURS PEER TARGET: the same against "at least TARGET".
+row_least()
+{
+	row "$@" | awk -F '\t' -v OFS='\t' '$5 != "-" { $6 = $4 >= $5 ? "ok" : "short" } 1'
+}
+
 # pair NAME TARGET OURS PEER: runs two shell functions in turn, $rounds times after one warm-up
 # each, and prints the row of the medians of their seconds.
 pair()

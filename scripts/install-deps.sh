@@ -19,7 +19,7 @@ packages=(
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 case "${1:-}" in
---bench) packages+=(sshfs openssh-sftp-server) ;;
+--bench) packages+=(sshfs openssh-sftp-server squid-openssl mitmproxy) ;;
 --kernel) packages+=(flex bison libelf-dev bc xz-utils) ;;
 "") ;;
 *)

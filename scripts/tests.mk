@@ -49,7 +49,7 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(E2E_LIBRARY) $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(E2E_LIBRARY) $(TEST_ARCHIVES) -Wl,--end-group $(TEST_LIBRARIES)
 
-BENCHMARKS := $(addprefix bench-,boot files rollback audit exec scale)
+BENCHMARKS := $(addprefix bench-,boot files rollback audit exec scale proxy)
 
 .PHONY: check check-unit check-source unit-tests e2e-drivers fuzz fuzz-targets fuzz-all fuzz-planted \
 	format bench $(BENCHMARKS)
@@ -95,6 +95,7 @@ bench: all e2e-drivers ## every benchmark
 bench-rollback: $(BUILD)/bench/undo_bench
 bench-audit: $(BUILD)/bench/mutations
 bench-exec: $(BUILD)/bench/pump
+bench-proxy: $(BUILD)/bench/http_load
 bench-files bench-audit: e2e-drivers
 $(BENCHMARKS): bench-%: all
 	@scripts/install-deps.sh --bench || echo "measuring without what is missing" >&2

@@ -27,7 +27,7 @@ check() # NAME COMMAND...: passes when the command prints nothing
 
 mapfile -t sources < <(git ls-files -- '*.c')
 mapfile -t headers < <(git ls-files -- '*.h')
-mapfile -t scripts < <(git ls-files -- '*.sh' '.ci/run' 'bench/*' ':!:bench/*.c')
+mapfile -t scripts < <(git ls-files -- '*.sh' '.ci/run' 'bench/*' ':!:bench/*.c' ':!:bench/*.py')
 
 # Who may include whom. A folder's own headers are always fine.
 allowed()

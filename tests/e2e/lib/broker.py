@@ -207,7 +207,9 @@ def bundle(*secrets):
 
 
 class Broker:
-    def __init__(self, allow=(), names=(), authority=None, secrets=None, **config):
+    """matchlock-proxy as matchlock starts it. Its audit events are read here, or go to `audit`, a socket."""
+
+    def __init__(self, allow=(), names=(), authority=None, secrets=None, audit=None, **config):
         self.directory = tempfile.mkdtemp(prefix="matchlock-proxy-")
         build = os.environ.get("MATCHLOCK_BUILD", "build/release")
         config = {"session": "test", "allow": list(allow),
@@ -220,7 +222,9 @@ class Broker:
             listeners.append(listener)
         config_fd = self._memory(json.dumps(config).encode())
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.audit, audit = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.audit = None
+        if not audit:
+            self.audit, audit = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         descriptors = {"--config-fd": config_fd, "--listen-fd": listeners[0].fileno(),
                        "--dns-fd": listeners[1].fileno(), "--control-fd": control.fileno(),
                        "--audit-fd": audit.fileno()}
@@ -278,7 +282,7 @@ class Broker:
         return error, data[17:-1].decode()
 
     def _read_audit(self):
-        while data := self.audit.recv(65536):
+        while data := self.audit.recv(65536) if self.audit else b"":
             _, kind, count, _ = struct.unpack_from("<HHHH", data)
             event = {"kind": KINDS.get(kind, kind)}
             at = 8
