@@ -54,7 +54,7 @@ static int grow(struct byte_buffer *buffer, size_t wanted)
 	data = malloc(capacity);
 	if (!data)
 		return -ENOMEM;
-	if (length > 0)
+	if (buffer->data)
 		memcpy(data, buffer->data + buffer->begin, length);
 	drop_block(buffer);
 	buffer->data = data;
