@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "guest-init/java_store.h"
 #include "wire/agent.h"
 
 #include <errno.h>
@@ -77,6 +78,37 @@ static int add_to_bundle(int root_fd, const char *path, const char *certificate,
 	return error;
 }
 
+/* Java's stores are replaced, not added to: their checksum is at the end. */
+static int add_to_java(int root_fd, const char *certificate)
+{
+	static const char *const stores[] = { "etc/ssl/certs/java/cacerts",
+					      "etc/pki/ca-trust/extracted/java/cacerts" };
+
+	for (size_t i = 0; i < ARRAY_LENGTH(stores); i++) {
+		cleanup_fd int fd = openat(root_fd, stores[i], O_RDONLY | O_CLOEXEC | O_NOCTTY);
+		cleanup_free char *store = NULL;
+		cleanup_free uint8_t *grown = NULL;
+		cleanup_fd int output = -1;
+		size_t length = 0;
+		int error;
+
+		if (fd < 0 || read_file(fd, JAVA_STORE_MAX, &store, &length) < 0)
+			continue;
+		error = java_store_add((const uint8_t *)store, length, certificate, &grown,
+				       &length);
+		/* A store of another form is left as it is. */
+		if (error == -EBADMSG)
+			continue;
+		if (error == 0) {
+			output = openat(root_fd, stores[i], O_WRONLY | O_TRUNC | O_CLOEXEC);
+			error = output < 0 ? -errno : write_full(output, grown, length);
+		}
+		if (error < 0)
+			return error;
+	}
+	return 0;
+}
+
 static int add_hashed(int root_fd, const char *certificate, uint32_t hash)
 {
 	struct stat status;
@@ -130,6 +162,8 @@ int trust_store_add_at(int root_fd, const char *certificate, uint32_t hash, stru
 	error = add_hashed(root_fd, certificate, hash);
 	if (error == 0)
 		error = add_sources(root_fd, certificate);
+	if (error == 0)
+		error = add_to_java(root_fd, certificate);
 	if (error < 0)
 		return failure_set(failure, "certificates", -error,
 				   "cannot add to the image's certificates");

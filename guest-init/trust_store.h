@@ -5,6 +5,7 @@
  *     AGENT_TRUST_CERTIFICATE, AGENT_TRUST_BUNDLE	the certificate; all that is trusted. These
  *							are always there, for variables to name.
  *     every bundle that the image has			one more certificate at its end
+ *     Java's stores					the same
  *     /etc/ssl/certs/HASH.N				for OpenSSL without a bundle
  *     places from which bundles are made again		so that it stays when they are
  */

@@ -65,7 +65,7 @@ usage "a workspace inside the state directory" "state directory" \
 run "$matchlock" help
 [ "$status" -eq 0 ] && [[ $out == *rollback* ]]
 ok "help" $?
-for command in run rollback diff ls rm prune audit doctor trust config version; do
+for command in run rollback diff ls rm prune audit allow port-forward doctor trust config version; do
 	run "$matchlock" "$command" --help
 	[ "$command" = version ] || { [ "$status" -eq 0 ] && [[ $out == *"Usage: matchlock $command"* ]]; }
 	result=$?

@@ -1,6 +1,7 @@
 /* guest-init's trust stores, in a tree of the test's own. */
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "guest-init/java_store.h"
 #include "guest-init/trust_store.h"
 
 #include <check.h>
@@ -126,6 +127,70 @@ START_TEST(dangling_links_and_directories_are_left_alone)
 }
 END_TEST
 
+/* An empty store as keytool makes it, and what it becomes. */
+START_TEST(a_java_store_gets_an_entry)
+{
+	static const uint8_t empty[] = { 0xfe, 0xed, 0xfe, 0xed, 0,    0,    0,	   0x02,
+					 0,    0,    0,	   0,	 0xe2, 0x68, 0x6e, 0x45,
+					 0xfb, 0x43, 0xdf, 0xa4, 0xd9, 0x92, 0xdd, 0x41,
+					 0xce, 0xb6, 0xb2, 0x1c, 0x63, 0x30, 0xd7, 0x92 };
+	static const uint8_t entry[] = "\0\0\0\2\0\11matchlock\0\0\0\0\0\0\0\0\0\5X.509\0\0\0\3abc";
+	static const char pem[] = "-----BEGIN CERTIFICATE-----\nYWJj\n-----END CERTIFICATE-----\n";
+	static const char *const bad[] = {
+		"",
+		"-----BEGIN CERTIFICATE-----\nYWJj\n",
+		"-----BEGIN CERTIFICATE-----\nY*Jj\n-----END CERTIFICATE-----\n",
+	};
+	cleanup_free uint8_t *grown = NULL;
+	uint8_t *other = NULL;
+	size_t length = 0;
+
+	ck_assert_int_eq(java_store_add(empty, sizeof(empty), pem, &grown, &length), 0);
+	ck_assert_uint_eq(length, sizeof(empty) + sizeof(entry) - 1);
+	ck_assert_uint_eq(grown[11], 1);
+	ck_assert_mem_eq(grown + 12, entry, sizeof(entry) - 1);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		ck_assert_int_lt(java_store_add(empty, sizeof(empty), bad[i], &other, &length), 0);
+	ck_assert_int_lt(java_store_add(empty, sizeof(empty) - 1, pem, &other, &length), 0);
+	ck_assert_int_lt(java_store_add(empty + 1, sizeof(empty) - 1, pem, &other, &length), 0);
+}
+END_TEST
+
+/* What Java itself makes of it, where Debian's store is. */
+START_TEST(keytool_reads_the_store)
+{
+	cleanup_fd int fd = open("/etc/ssl/certs/java/cacerts", O_RDONLY);
+	cleanup_free char *store = NULL;
+	cleanup_free char *pem = NULL;
+	cleanup_free uint8_t *grown = NULL;
+	cleanup_fd int output = -1;
+	cleanup_fd int certificate = open("/etc/ssl/certs/ca-certificates.crt", O_RDONLY);
+	char command[256];
+	size_t length = 0;
+
+	if (fd < 0 || certificate < 0 || access("/usr/bin/keytool", X_OK) < 0)
+		return;
+	ck_assert_int_eq(read_file(fd, JAVA_STORE_MAX, &store, &length), 0);
+	ck_assert_int_eq(read_file(certificate, 1u << 22, &pem, NULL), 0);
+	ck_assert_int_eq(java_store_add((uint8_t *)store, length, pem, &grown, &length), 0);
+	output = openat(root_fd, "cacerts", O_WRONLY | O_CREAT, 0600);
+	ck_assert_int_eq(write_full(output, grown, length), 0);
+	snprintf(command, sizeof(command), "%s/cacerts", root);
+	if (fork() == 0) {
+		dup2(open("/dev/null", O_WRONLY), STDOUT_FILENO);
+		execl("/usr/bin/keytool", "keytool", "-list", "-alias", "matchlock", "-keystore",
+		      command, "-storepass", "changeit", NULL);
+		_exit(127);
+	}
+	{
+		int status;
+
+		ck_assert_int_ge(wait(&status), 0);
+		ck_assert_int_eq(status, 0);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("trust_store");
@@ -137,6 +202,9 @@ int main(void)
 	tcase_add_test(tests, a_debian_image_trusts_it_everywhere);
 	tcase_add_test(tests, bundles_that_are_links_get_it_once);
 	tcase_add_test(tests, an_image_without_any_has_ours);
+	tcase_add_test(tests, a_java_store_gets_an_entry);
+	tcase_add_test(tests, keytool_reads_the_store);
+	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, dangling_links_and_directories_are_left_alone);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);

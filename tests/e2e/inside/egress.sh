@@ -78,6 +78,26 @@ else
 	skip "pip install from an index"
 fi
 
+if have java && have javac; then
+	cat >Fetch.java <<-'JAVA'
+		import java.net.URI;
+		import java.net.http.*;
+		class Fetch {
+			public static void main(String[] arguments) throws Exception {
+				HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+				HttpRequest request = HttpRequest.newBuilder(URI.create(arguments[0])).build();
+				System.out.print(client.send(request, HttpResponse.BodyHandlers.ofString()).body());
+			}
+		}
+	JAVA
+	same "java, its HTTP client" hello "$(java Fetch.java "$tls/hello" 2>&1)"
+elif have keytool && [ -e /etc/ssl/certs/java/cacerts ]; then
+	keytool -list -cacerts -storepass changeit -alias matchlock >keytool.log 2>&1
+	ok "java's store holds the certificate" $?
+else
+	skip "java"
+fi
+
 # ---- denials --------------------------------------------------------------------------------------
 for url in http://denied.test/secret/path https://denied.test/secret/path; do
 	answer=$(curl -sS -w '%{http_code}' "$url" 2>&1)
