@@ -37,23 +37,31 @@ static int refuse(struct body_limit *limit, const char *reason, uint64_t most)
 	return -EACCES;
 }
 
-static int feed(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
-		struct byte_buffer *out)
+int body_limit_count(struct body_filter *filter, size_t length)
 {
 	struct body_limit *limit = (struct body_limit *)filter;
 
-	(void)is_last;
 	if (!limit->verdict.allowed)
 		return -EACCES;
-	if (byte_buffer_room(out) < length)
-		return -ENOBUFS;
 	if (length > limit->left)
 		return refuse(limit, limit->is_response ? "response_too_large" : "body_too_large",
 			      max_of(limit->limits, limit->is_response));
 	if (egress_policy_spend(limit->policy, limit->limits, length) < 0)
 		return refuse(limit, "bytes_exhausted", limit->limits->bytes_max);
 	limit->left -= length;
-	return byte_buffer_append(out, data, length);
+	return 0;
+}
+
+static int feed(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
+		struct byte_buffer *out)
+{
+	int error;
+
+	(void)is_last;
+	if (byte_buffer_room(out) < length)
+		return -ENOBUFS;
+	error = body_limit_count(filter, length);
+	return error ? error : byte_buffer_append(out, data, length);
 }
 
 static void free_filter(struct body_filter *filter)

@@ -16,6 +16,9 @@ bool body_limit_is_needed(const struct egress_rule *limits, bool is_response);
 struct body_filter *body_limit_new(struct egress_policy *policy, const struct egress_rule *limits,
 				   bool is_response);
 
+/* Counts bytes that do not pass through the filter: 0, or -EACCES when they are too many. */
+int body_limit_count(struct body_filter *filter, size_t length);
+
 /* Of a filter made here, after -EACCES: body_too_large, response_too_large or bytes_exhausted. */
 const struct egress_verdict *body_limit_verdict(const struct body_filter *filter);
 

@@ -127,5 +127,6 @@ void egress_report_connection(struct egress_report *report, const struct egress_
 	audit_event_text(&report->event, AUDIT_FIELD_OPERATION, entry->operation);
 	put_target(report, entry);
 	put_outcome(report, entry);
+	audit_event_text(&report->event, AUDIT_FIELD_SECRETS, entry->secrets);
 	send_event(report);
 }

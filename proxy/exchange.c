@@ -12,6 +12,7 @@
 #include "proxy/secret_response.h"
 #include "proxy/tls.h"
 #include "proxy/websocket.h"
+#include "proxy/websocket_relay.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
@@ -57,6 +58,7 @@ struct exchange {
 	bool is_reported;
 	bool expects_continue;
 	bool is_websocket;
+	struct websocket_relay *websocket; /* owned until taken */
 	bool is_head;
 	char accept[WEBSOCKET_ACCEPT_SIZE];
 	enum exchange_state state;
@@ -68,7 +70,6 @@ struct exchange {
 	struct body_filter *request_limit;
 	struct body_filter *request_push;
 	struct body_filter *response_secrets;
-	struct body_filter *upgraded_filter; /* owned until taken */
 	struct body_filter *response_limit;
 	exchange_done *done; /* NULL once it was called */
 	void *context;
@@ -329,6 +330,8 @@ static int prepare_head(struct exchange *exchange)
 				 !exchange->guest->is_old &&
 				 websocket_is_request(head, exchange->accept);
 	http_head_drop_connection_fields(head);
+	if (exchange->is_websocket)
+		websocket_drop_extensions(head);
 	if (exchange->expects_continue)
 		return http_head_add(head, "Expect", 6, "100-continue", 12);
 	return 0;
@@ -584,20 +587,6 @@ static bool limit_response(struct exchange *exchange)
 	return exchange->response_limit != NULL;
 }
 
-/* What a server says after the upgrade is searched for secrets like a body. */
-static bool redact_upgraded(struct exchange *exchange)
-{
-	struct secret_store *secrets = exchange->services->secrets;
-
-	if (!secrets || secret_set_is_empty(&exchange->verdict.secret.named))
-		return true;
-	exchange->upgraded_filter = secret_response_filter_new(secrets);
-	if (exchange->upgraded_filter)
-		return true;
-	answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
-	return false;
-}
-
 static void upgrade(struct exchange *exchange, struct http_leg *server)
 {
 	struct http_leg *guest = exchange->guest;
@@ -608,8 +597,14 @@ static void upgrade(struct exchange *exchange, struct http_leg *server)
 		       "the server switched protocols and was not asked to, or not rightly");
 		return;
 	}
-	if (!redact(exchange, server) || !redact_upgraded(exchange))
+	if (!redact(exchange, server))
 		return;
+	exchange->websocket = websocket_relay_new(exchange->services, exchange->origin,
+						  &exchange->verdict, exchange->path);
+	if (!exchange->websocket) {
+		answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
+		return;
+	}
 	exchange->status = 101;
 	http_head_drop_connection_fields(server->head);
 	guest->upgrade = "websocket";
@@ -780,8 +775,7 @@ void exchange_free(struct exchange *exchange)
 	byte_buffer_release(&exchange->held);
 	body_pipe_release(&exchange->request);
 	body_pipe_release(&exchange->response);
-	if (exchange->upgraded_filter)
-		exchange->upgraded_filter->free(exchange->upgraded_filter);
+	websocket_relay_free(exchange->websocket);
 	free(exchange);
 }
 
@@ -814,10 +808,10 @@ struct upstream *exchange_take_upstream(struct exchange *exchange)
 	return upstream;
 }
 
-struct body_filter *exchange_take_filter(struct exchange *exchange)
+struct websocket_relay *exchange_take_websocket(struct exchange *exchange)
 {
-	struct body_filter *filter = exchange->upgraded_filter;
+	struct websocket_relay *websocket = exchange->websocket;
 
-	exchange->upgraded_filter = NULL;
-	return filter;
+	exchange->websocket = NULL;
+	return websocket;
 }

@@ -35,6 +35,7 @@ enum exchange_outcome {
 };
 
 struct exchange;
+struct websocket_relay;
 typedef void exchange_done(void *context, enum exchange_outcome outcome);
 
 /* The leg has received a head. `services` and `origin` outlive the exchange. NULL without memory.
@@ -52,8 +53,8 @@ void exchange_turn(struct exchange *exchange);
 void exchange_give_upstream(struct exchange *exchange, struct upstream *upstream);
 /* After EXCHANGE_UPGRADED: the caller's now. */
 struct upstream *exchange_take_upstream(struct exchange *exchange);
-/* After EXCHANGE_UPGRADED: the caller's now. What all bytes from the server have to go through, or
- * NULL. */
-struct body_filter *exchange_take_filter(struct exchange *exchange);
+/* After EXCHANGE_UPGRADED: the caller's now, and borrows the exchange's origin. What all bytes have
+ * to go through. */
+struct websocket_relay *exchange_take_websocket(struct exchange *exchange);
 
 #endif

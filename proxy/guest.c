@@ -10,6 +10,7 @@
 #include "proxy/tls.h"
 #include "proxy/tunnel.h"
 #include "proxy/upstream.h"
+#include "proxy/websocket_relay.h"
 #include "wire/egress.h"
 
 #include <errno.h>
@@ -69,7 +70,7 @@ struct guest {
 	struct byte_buffer early; /* of a tunnel that never was HTTP: empty */
 	char *rule;		  /* owned; of such a tunnel */
 	struct tunnel tunnel;
-	struct body_filter *tunnel_filter; /* owned, or NULL */
+	struct websocket_relay *websocket; /* of a tunnel that is one */
 	size_t discarded;
 	uint64_t started_ns;
 	uint64_t deadline_ms; /* 0: none */
@@ -83,12 +84,51 @@ struct guests {
 	size_t count;
 };
 
+/* ---- the log -------------------------------------------------------------------------------- */
+
+static const char *tunnel_reason(const struct guest *guest)
+{
+	const struct websocket_relay *websocket = guest->websocket;
+
+	if (websocket &&
+	    (websocket_relay_reason(websocket) || websocket_relay_is_closed(websocket)))
+		return websocket_relay_reason(websocket);
+	return guest->tunnel.failed ? "broken" : NULL;
+}
+
+static void tell_tunnel(const struct guest *guest)
+{
+	const struct services *services = guest->guests->services;
+	const struct request_verdict *verdict =
+		guest->websocket ? websocket_relay_verdict(guest->websocket) : NULL;
+	char secrets[REQUEST_SECRETS_MAX] = "";
+	struct egress_entry entry = {
+		.operation = "tunnel",
+		.host = guest->origin.name.text,
+		.port = guest->origin.port,
+		.address = upstream_address(guest->upstream),
+		.protocol = verdict ? "websocket" : "tcp",
+		.reason = tunnel_reason(guest),
+		.rule = verdict && verdict->rule[0] ? verdict->rule : guest->rule,
+		.sent = guest->tunnel.out.moved,
+		.received = guest->tunnel.in.moved,
+		.duration_ns = services_now_ns() - guest->started_ns,
+	};
+
+	if (verdict)
+		request_secret_names(services, verdict, secrets);
+	entry.secrets = secrets[0] ? secrets : NULL;
+	egress_report_connection(services->report, &entry);
+}
+
 /* ---- lifetime ------------------------------------------------------------------------------- */
 
 static void close_guest(struct guest *guest)
 {
 	if (guest->state == GUEST_CLOSED)
 		return;
+	if (guest->state == GUEST_TUNNEL)
+		tell_tunnel(guest);
 	if (guest->upstream && guest->state == GUEST_PARKED)
 		upstream_cancel(guest->upstream);
 	else if (guest->upstream)
@@ -118,8 +158,8 @@ static void leave(struct guest *guest)
 	guest_http2_free(guest->http2);
 	byte_buffer_release(&guest->early);
 	free(guest->rule);
-	if (guest->tunnel_filter)
-		guest->tunnel_filter->free(guest->tunnel_filter);
+	tunnel_release(&guest->tunnel);
+	websocket_relay_free(guest->websocket);
 	free(guest);
 }
 
@@ -165,7 +205,7 @@ static void on_ready(struct stream *stream);
 static void take_upgraded(struct guest *guest)
 {
 	guest->upstream = exchange_take_upstream(guest->exchange);
-	guest->tunnel_filter = exchange_take_filter(guest->exchange);
+	guest->websocket = exchange_take_websocket(guest->exchange);
 }
 
 static void on_exchange_done(void *context, enum exchange_outcome outcome)
@@ -305,32 +345,15 @@ static void step_http2(struct guest *guest)
 
 /* ---- tunnels -------------------------------------------------------------------------------- */
 
-static void end_tunnel(struct guest *guest)
-{
-	const struct egress_entry entry = {
-		.operation = "tunnel",
-		.host = guest->origin.name.text,
-		.port = guest->origin.port,
-		.address = upstream_address(guest->upstream),
-		.protocol = guest->has_codec ? "websocket" : "tcp",
-		.reason = guest->tunnel.failed ? "broken" : NULL,
-		.rule = guest->rule,
-		.sent = guest->tunnel.out.moved,
-		.received = guest->tunnel.in.moved,
-		.duration_ns = services_now_ns() - guest->started_ns,
-	};
-
-	egress_report_connection(guest->guests->services->report, &entry);
-	close_guest(guest);
-}
-
 static void turn_tunnel(struct guest *guest)
 {
 	/* The answer that opened it goes first. */
 	if (guest->has_codec && !guest->codec.leg.ops->flush(&guest->codec.leg))
 		return;
 	if (!tunnel_turn(&guest->tunnel))
-		end_tunnel(guest);
+		close_guest(guest);
+	else if (guest->tunnel.is_stopped && guest->deadline_ms == 0)
+		set_deadline(guest, CLOSING_MS);
 }
 
 static void on_tunnel_ready(void *context)
@@ -349,10 +372,8 @@ static void start_tunnel(struct guest *guest)
 		upstream_open_tunnel(guest->upstream, on_tunnel_ready, guest, &input);
 
 	tunnel_init(&guest->tunnel, &guest->stream,
-		    guest->has_codec ? &guest->codec.input : &guest->early, stream, input);
-	/* On failure the tunnel's first turn ends it. */
-	if (guest->tunnel_filter)
-		(void)tunnel_filter_in(&guest->tunnel, guest->tunnel_filter);
+		    guest->has_codec ? &guest->codec.input : &guest->early, stream, input,
+		    guest->websocket ? websocket_relay_screen(guest->websocket) : NULL);
 	guest->started_ns = services_now_ns();
 	guest->state = GUEST_TUNNEL;
 	guest->deadline_ms = 0;

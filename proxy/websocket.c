@@ -61,11 +61,17 @@ bool websocket_is_request(const struct http_head *request, char accept[WEBSOCKET
 	return true;
 }
 
+void websocket_drop_extensions(struct http_head *request)
+{
+	http_head_remove_all(request, "sec-websocket-extensions");
+}
+
 bool websocket_is_accepted(const struct http_head *response, const char *accept)
 {
 	struct http_text value;
 
 	return http_head_status(response) == 101 && is_upgrade(response) &&
+	       http_head_find(response, "sec-websocket-extensions", 0) < 0 &&
 	       has_one(response, "sec-websocket-accept", &value) &&
 	       http_text_is_exactly(value, accept);
 }

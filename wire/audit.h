@@ -42,7 +42,7 @@ enum audit_kind {
 	AUDIT_REQUEST = 12,	/* host, port, address?, protocol, method, path, status?, reason?,
 				 * sent, received, duration_ns, rule, secrets? */
 	AUDIT_CONNECTION = 13,	/* operation, host, port, address?, protocol, reason?, sent,
-				 * received, duration_ns, rule */
+				 * received, duration_ns, rule, secrets? */
 	AUDIT_GRANT = 14, /* operation, rule: what a person allowed, or took back, meanwhile */
 };
 

@@ -1,5 +1,4 @@
 """What the egress broker carries, and how: run by proxy.sh."""
-import base64
 import hashlib
 import os
 import ssl
@@ -7,6 +6,7 @@ import tempfile
 import threading
 import time
 
+import websocket
 from broker import Authority, Broker, Server, Tap, read_all, read_message, read_until
 
 tap = Tap()
@@ -98,13 +98,12 @@ BIG = 64 << 20
 
 
 def web_socket(connection, head):
-    key = [line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")][0]
-    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-    connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                       b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\nearly")
-    while data := connection.recv(65536):
-        connection.sendall(data)
-    connection.sendall(b"bye")
+    websocket.accept(connection, head)
+    connection.sendall(websocket.frame(websocket.TEXT, b"early"))
+    reader = websocket.Reader(connection, masked=True)
+    while got := reader.next():
+        connection.sendall(websocket.frame(*got))
+    connection.sendall(websocket.frame(websocket.TEXT, b"bye"))
     return None
 
 
@@ -254,12 +253,12 @@ status, fields, body, rest = request(WEBSOCKET.format("/socket"), stream=stream)
 tap.same("a websocket is opened", (101, "websocket", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
          (status, fields.get("upgrade"), fields.get("sec-websocket-accept")))
 rest = read_until(stream, b"early", rest)
-stream.sendall(b"\x81\x05hello")
-tap.same("bytes pass both ways", b"early\x81\x05hello", read_until(stream, b"hello", rest))
+stream.sendall(websocket.client(websocket.TEXT, b"hello"))
+tap.same("messages pass both ways", b"\x81\x05early\x81\x05hello", read_until(stream, b"hello", rest))
 stream.shutdown(1)
-tap.same("and each side ends for itself", b"bye", read_all(stream))
+tap.same("and each side ends for itself", b"\x81\x03bye", read_all(stream))
 event = broker.event(kind="connection", protocol="websocket")
-tap.ok("the log has the connection", event and event["sent"] == 7 and event["received"] == 15, event)
+tap.ok("the log has the connection", event and event["sent"] == 11 and event["received"] == 19, event)
 status, fields, body, rest = request(WEBSOCKET.format("/switch"))
 tap.same("a 101 that does not verify is a 502", (502, "upgrade_refused"), (status, fields.get("matchlock-error")))
 status, fields, body, rest = request("GET /socket HTTP/1.1\r\nHost: HOST\r\nSec-WebSocket-Key: " + KEY + "\r\n\r\n")

@@ -1,10 +1,10 @@
 """Secrets through the whole broker, and every way to get at one: run by proxy_secrets.sh."""
 import base64
-import hashlib
 import os
 import tempfile
 import urllib.parse
 
+import websocket
 from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until
 
 tap = Tap()
@@ -42,14 +42,9 @@ def serve(connection):
         body, data = data[:length], data[length:]
         seen.append((head, body))
         if b"GET /socket " in head:
-            key = [line.split(b": ")[1] for line in head.split(b"\r\n")
-                   if line.lower().startswith(b"sec-websocket-key")][0]
-            accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-            frame = b"you are " + SECRET
-            frame = b"\x81" + bytes([len(frame)]) + frame
-            connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                               b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + frame[:20])
-            for at in range(20, len(frame), 3):
+            websocket.accept(connection, head)
+            frame = websocket.frame(websocket.TEXT, b"you are " + SECRET)
+            for at in range(0, len(frame), 3):
                 connection.sendall(frame[at:at + 3])
             connection.recv(65536)
             return
@@ -182,15 +177,11 @@ stream.sendall(b"GET /socket HTTP/1.1\r\nHost: api.test:%d\r\nConnection: Upgrad
                (bound.port, placeholder))
 answer = read_until(stream, b"\r\n\r\n")
 head, _, frames = answer.partition(b"\r\n\r\n")
-while len(frames) < 2 + 8 + len(SECRET):
-    more = stream.recv(65536)
-    if not more:
-        break
-    frames += more
+message = websocket.Reader(stream, frames).next()
 tap.ok("a websocket is opened", head.startswith(b"HTTP/1.1 101"), head)
 tap.ok("with the secret, and without what would hide it in an answer",
        SECRET in seen[-1][0] and b"permessage-deflate" not in seen[-1][0], seen[-1])
-tap.ok("what the server says in it is searched", frames[2:] == b"you are " + placeholder, frames)
+tap.ok("what the server says in it is searched", message == (websocket.TEXT, b"you are " + placeholder), message)
 stream.close()
 
 process = f"/proc/{broker.process.pid}"

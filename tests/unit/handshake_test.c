@@ -124,6 +124,14 @@ START_TEST(the_example_of_the_rfc)
 	ck_assert_str_eq(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 	http_head_set_status(response, 101);
 	ck_assert(websocket_is_accepted(response, accept));
+	ck_assert_int_eq(http_head_add(response, "sec-websocket-Extensions", 24, "x", 1), 0);
+	ck_assert(!websocket_is_accepted(response, accept));
+	http_head_remove_all(response, "Sec-WebSocket-Extensions");
+	ck_assert(websocket_is_accepted(response, accept));
+	ck_assert_int_eq(http_head_add(request, "Sec-WebSocket-Extensions", 24, "x", 1), 0);
+	ck_assert_int_eq(http_head_add(request, "sec-websocket-extensions", 24, "", 0), 0);
+	websocket_drop_extensions(request);
+	ck_assert_int_lt(http_head_find(request, "sec-websocket-extensions", 0), 0);
 	ck_assert(!websocket_is_accepted(response, "t3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
 	http_head_set_status(response, 200);
 	ck_assert(!websocket_is_accepted(response, accept));
