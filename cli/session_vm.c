@@ -258,6 +258,20 @@ static void tell_start(struct session_vm *vm, const struct plan *plan,
 	session_vm_tell(vm);
 }
 
+static void tell_forwards(struct session_vm *vm, const struct run_options *options)
+{
+	for (size_t i = 0; i < options->network.forward_count; i++) {
+		const struct port_forward *forward = &options->network.forwards[i];
+		cleanup_free char *rule = text_printf("%s:%u:%u", forward->address,
+						      forward->host_port, forward->guest_port);
+
+		audit_event_begin(&vm->event, AUDIT_GRANT);
+		audit_event_text(&vm->event, AUDIT_FIELD_OPERATION, "forward");
+		audit_event_text(&vm->event, AUDIT_FIELD_RULE, rule);
+		session_vm_tell(vm);
+	}
+}
+
 static int start_daemons(struct session_vm *vm, const struct plan *plan,
 			 const struct run_options *options, const struct paths *paths,
 			 const struct guest_kernel *kernel, struct session_record *record,
@@ -592,6 +606,7 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 	guest_kernel_free(&kernel);
 	read_vmm_control(vm);
 	tell_start(vm, plan, options);
+	tell_forwards(vm, options);
 	if (result == 0)
 		result = configure_guest(vm, plan, problem);
 	if (result == 0) {

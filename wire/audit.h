@@ -43,7 +43,7 @@ enum audit_kind {
 				 * sent, received, duration_ns, rule, secrets? */
 	AUDIT_CONNECTION = 13,	/* operation, host, port, address?, protocol, reason?, sent,
 				 * received, duration_ns, rule, secrets? */
-	AUDIT_GRANT = 14, /* operation, rule: what a person allowed, or took back, meanwhile */
+	AUDIT_GRANT = 14,	/* operation, rule: a port, or a host while the session runs */
 };
 
 /* The JSON key of each field is its name in lower case. */

@@ -195,6 +195,7 @@ shows "with the secrets that went along" '"path":"/auth".*"secrets":"API_KEY"' -
 shows "and denials" '"host":"denied.test".*"path":"/secret/path"' --denied --host denied.test
 shows "and connections that nobody looked into" '"host":"raw.test"' --kind connection
 shows "and what was allowed meanwhile" '"operation":"allow","rule":"later.test' --kind grant
+shows "and the port" '"operation":"forward","rule":"127.0.0.1:'"$published"':8000"' --kind grant
 
 # ---- without a network nothing of it is there --------------------------------------------------------
 "$matchlock" run --engine "${MATCHLOCK_ENGINE:-auto}" --name dry -- bash -c \
