@@ -105,7 +105,8 @@ static unsigned rank_for(const struct egress_policy *policy, const struct host_n
 	unsigned rank = 0;
 
 	for (size_t i = 0; i < policy->rule_count; i++) {
-		if (host_pattern_matches_name(&policy->rules[i].host, name))
+		if (!policy->rules[i].host.is_tcp &&
+		    host_pattern_matches_name(&policy->rules[i].host, name))
 			rank = MAX_OF(rank, rank_of(&policy->rules[i]));
 	}
 	return rank;
@@ -113,7 +114,8 @@ static unsigned rank_for(const struct egress_policy *policy, const struct host_n
 
 static bool counts_for(const struct egress_rule *rule, unsigned rank, const struct host_name *name)
 {
-	return rank_of(rule) == rank && host_pattern_matches_name(&rule->host, name);
+	return !rule->host.is_tcp && rank_of(rule) == rank &&
+	       host_pattern_matches_name(&rule->host, name);
 }
 
 static const struct entry *find_entry(const struct entries *entries, const struct host_name *name,
@@ -191,6 +193,42 @@ static void judge_by_patterns(const struct egress_policy *policy, const struct h
 		    policy->session, name->text, port, name->text, port);
 }
 
+static bool has_budget(const struct egress_policy *policy, const struct egress_rule *rule,
+		       struct egress_verdict *verdict)
+{
+	const struct budget *left = &policy->left[rule - policy->rules];
+
+	if (left->requests > 0 && left->bytes > 0)
+		return true;
+	deny(verdict, left->requests == 0 ? "requests_exhausted" : "bytes_exhausted");
+	say(verdict->hint, "the session's budget at %s is used up", rule->where);
+	return false;
+}
+
+/* Whether a rule is for opaque connections there, of which the narrowest counts. */
+static bool judge_by_tcp_rules(const struct egress_policy *policy, const struct host_name *name,
+			       uint16_t port, struct egress_verdict *verdict)
+{
+	const struct egress_rule *found = NULL;
+
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		const struct egress_rule *rule = &policy->rules[i];
+
+		if (rule->host.is_tcp && host_pattern_matches(&rule->host, name, port, web_ports) &&
+		    (!found || rank_of(rule) > rank_of(found)))
+			found = rule;
+	}
+	if (!found)
+		return false;
+	verdict->transport = EGRESS_OPAQUE;
+	egress_policy_name_rule(found, verdict);
+	if (has_budget(policy, found, verdict)) {
+		verdict->allowed = true;
+		verdict->limits = found;
+	}
+	return true;
+}
+
 void egress_policy_judge_connection(const struct egress_policy *policy,
 				    const struct host_name *name, uint16_t port,
 				    struct egress_verdict *ret_verdict)
@@ -199,6 +237,8 @@ void egress_policy_judge_connection(const struct egress_policy *policy,
 	const struct entry *passed;
 
 	*ret_verdict = (struct egress_verdict){ .transport = EGRESS_INTERCEPTED };
+	if (judge_by_tcp_rules(policy, name, port, ret_verdict))
+		return;
 	if (opaque) {
 		ret_verdict->allowed = true;
 		ret_verdict->transport = EGRESS_OPAQUE;
@@ -327,13 +367,7 @@ static enum stage judge_sizes(const struct egress_rule *rule, const struct http_
 static enum stage judge_budget(const struct egress_policy *policy, const struct egress_rule *rule,
 			       struct egress_verdict *verdict)
 {
-	const struct budget *left = &policy->left[rule - policy->rules];
-
-	if (left->requests > 0 && left->bytes > 0)
-		return STAGE_PASSED;
-	deny(verdict, left->requests == 0 ? "requests_exhausted" : "bytes_exhausted");
-	say(verdict->hint, "the session's budget at %s is used up", rule->where);
-	return STAGE_BUDGET;
+	return has_budget(policy, rule, verdict) ? STAGE_PASSED : STAGE_BUDGET;
 }
 
 static enum stage judge_rule(const struct egress_policy *policy, const struct egress_rule *rule,
@@ -380,6 +414,11 @@ static void spend_request(struct egress_policy *policy, const struct egress_rule
 
 	if (rule->requests_max != EGRESS_NO_LIMIT)
 		left->requests--;
+}
+
+void egress_policy_spend_connection(struct egress_policy *policy, const struct egress_rule *limits)
+{
+	spend_request(policy, limits);
 }
 
 void egress_policy_judge_request(struct egress_policy *policy, const struct host_name *name,
@@ -552,7 +591,7 @@ static const struct egress_rule *find_conflict(const struct egress_policy *polic
 	for (size_t i = 0; i < policy->rule_count; i++) {
 		const struct egress_rule *rule = &policy->rules[i];
 
-		if (!names_overlap(&rule->host, pattern))
+		if (rule->host.is_tcp || !names_overlap(&rule->host, pattern))
 			continue;
 		for (const uint16_t *port = ports_of(rule); *port; port++) {
 			if (pattern_has_port(pattern, *port))
@@ -668,6 +707,23 @@ static int add_all(struct egress_policy *policy, struct entries *entries, const 
 	return 0;
 }
 
+/* Each rule for opaque connections must leave the others their requests. */
+static int check_tcp_rules(const struct egress_policy *policy, char *error)
+{
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		const struct egress_rule *rule = &policy->rules[i];
+		const struct egress_rule *other =
+			rule->host.is_tcp ? find_conflict(policy, &rule->host) : NULL;
+
+		if (!other)
+			continue;
+		snprintf(error, EGRESS_ERROR_MAX, "%s: host: goes past the rule at %s", rule->where,
+			 other->where);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int egress_policy_new(const struct egress_policy_options *options,
 		      struct egress_policy **ret_policy, char error[static EGRESS_ERROR_MAX])
 {
@@ -687,6 +743,8 @@ int egress_policy_new(const struct egress_policy_options *options,
 		policy->left[i].requests = options->rules[i].requests_max;
 		policy->left[i].bytes = options->rules[i].bytes_max;
 	}
+	if (!result)
+		result = check_tcp_rules(policy, error);
 	if (!result)
 		result = add_all(policy, &policy->allow, options->allow, options->allow_count,
 				 "--allow-host", error);

@@ -7,6 +7,9 @@
  * those with the narrowest name count (the name itself before `*.b.example` before `*.example`),
  * and a request must satisfy one of them entirely.
  *
+ * A rule for `tcp://name:port` has limits alone: it opens an opaque connection and counts all its
+ * bytes. It may not open what another rule closes.
+ *
  * Patterns without a port are of ports 443 and 80, those of passthrough hosts of 443. A `tcp://`
  * pattern opens an opaque connection on its one port.
  *
@@ -73,9 +76,9 @@ struct egress_rule {
 	size_t required_count;
 	struct egress_texts denied_headers;
 	uint64_t head_bytes_max;
-	uint64_t body_bytes_max; /* of a request */
+	uint64_t body_bytes_max; /* of a request; sent on an opaque connection */
 	uint64_t response_bytes_max;
-	uint64_t requests_max; /* in the session */
+	uint64_t requests_max; /* in the session; or opaque connections */
 	uint64_t bytes_max;    /* in the session, both directions, bodies alone */
 	struct egress_binding *bindings;
 	size_t binding_count;
@@ -114,7 +117,7 @@ struct egress_verdict {
 	char rule[256]; /* the one that decided; printable */
 	char hint[256]; /* what would open it; "" when nothing to say */
 	enum egress_transport transport;
-	/* Of an allowed request: limits that only its bytes will tell. */
+	/* Of an allowed request or opaque connection: limits that only its bytes will tell. */
 	const struct egress_rule *limits; /* NULL: none */
 };
 
@@ -132,6 +135,8 @@ void egress_policy_free(struct egress_policy *policy);
 void egress_policy_judge_connection(const struct egress_policy *policy,
 				    const struct host_name *name, uint16_t port,
 				    struct egress_verdict *ret_verdict);
+/* Counts an allowed opaque connection against its rule's budget. */
+void egress_policy_spend_connection(struct egress_policy *policy, const struct egress_rule *limits);
 /* Counts an allowed request against its rule's budget. */
 void egress_policy_judge_request(struct egress_policy *policy, const struct host_name *name,
 				 uint16_t port, const struct http_head *head,

@@ -9,6 +9,7 @@
 #include "proxy/synthetic_addresses.h"
 #include "proxy/tls.h"
 #include "proxy/tunnel.h"
+#include "proxy/tunnel_budget.h"
 #include "proxy/upstream.h"
 #include "proxy/websocket_relay.h"
 #include "wire/egress.h"
@@ -71,6 +72,7 @@ struct guest {
 	char *rule;		  /* owned; of such a tunnel */
 	struct tunnel tunnel;
 	struct websocket_relay *websocket; /* of a tunnel that is one */
+	struct tunnel_budget *budget;	   /* of one whose rule has limits */
 	size_t discarded;
 	uint64_t started_ns;
 	uint64_t deadline_ms; /* 0: none */
@@ -93,6 +95,8 @@ static const char *tunnel_reason(const struct guest *guest)
 	if (websocket &&
 	    (websocket_relay_reason(websocket) || websocket_relay_is_closed(websocket)))
 		return websocket_relay_reason(websocket);
+	if (guest->budget && tunnel_budget_reason(guest->budget))
+		return tunnel_budget_reason(guest->budget);
 	return guest->tunnel.failed ? "broken" : NULL;
 }
 
@@ -160,6 +164,7 @@ static void leave(struct guest *guest)
 	free(guest->rule);
 	tunnel_release(&guest->tunnel);
 	websocket_relay_free(guest->websocket);
+	tunnel_budget_free(guest->budget);
 	free(guest);
 }
 
@@ -367,13 +372,17 @@ static void on_tunnel_ready(void *context)
 
 static void start_tunnel(struct guest *guest)
 {
+	struct tunnel_screen *screen = NULL;
 	struct byte_buffer *input;
 	struct stream *stream =
 		upstream_open_tunnel(guest->upstream, on_tunnel_ready, guest, &input);
 
+	if (guest->websocket)
+		screen = websocket_relay_screen(guest->websocket);
+	else if (guest->budget)
+		screen = tunnel_budget_screen(guest->budget);
 	tunnel_init(&guest->tunnel, &guest->stream,
-		    guest->has_codec ? &guest->codec.input : &guest->early, stream, input,
-		    guest->websocket ? websocket_relay_screen(guest->websocket) : NULL);
+		    guest->has_codec ? &guest->codec.input : &guest->early, stream, input, screen);
 	guest->started_ns = services_now_ns();
 	guest->state = GUEST_TUNNEL;
 	guest->deadline_ms = 0;
@@ -606,6 +615,18 @@ static void step_parked(struct guest *guest)
 
 /* ---- the beginning -------------------------------------------------------------------------- */
 
+/* False without memory. */
+static bool count_connection(struct guest *guest, const struct egress_rule *limits)
+{
+	const struct services *services = guest->guests->services;
+
+	if (!limits)
+		return true;
+	egress_policy_spend_connection(services->policy, limits);
+	guest->budget = tunnel_budget_new(services, &guest->origin, limits);
+	return guest->budget != NULL;
+}
+
 /* What the rules say of the connection as a whole; a refusal is told in its own protocol, later. */
 static void choose_transport(struct guest *guest)
 {
@@ -617,11 +638,18 @@ static void choose_transport(struct guest *guest)
 		return;
 	egress_policy_judge_connection(guest->guests->services->policy, &guest->origin.name,
 				       guest->origin.port, &verdict);
+	if (!verdict.allowed && verdict.transport == EGRESS_OPAQUE) {
+		deny(guest, verdict.reason, verdict.hint);
+		return;
+	}
 	if (!verdict.allowed || verdict.transport == EGRESS_INTERCEPTED)
 		return;
 	guest->rule = strdup(verdict.rule);
 	if (verdict.transport == EGRESS_OPAQUE) {
-		connect_tunnel(guest);
+		if (count_connection(guest, verdict.limits))
+			connect_tunnel(guest);
+		else
+			close_guest(guest);
 		return;
 	}
 	guest->state = GUEST_PASSED;

@@ -201,8 +201,22 @@ static void take_host(struct reader *reader, json_t *object, const char *where,
 	if (error == -ENOTSUP)
 		fail(reader, where, "host",
 		     "is an address; give it a name with --add-host NAME:IP");
-	else if (error || rule->host.is_tcp || rule->host.ports != HOST_PATTERN_PORTS_DEFAULT)
-		fail(reader, where, "host", "must be a name or *.name; ports have their own key");
+	else if (error || (!rule->host.is_tcp && rule->host.ports != HOST_PATTERN_PORTS_DEFAULT))
+		fail(reader, where, "host",
+		     "must be a name, *.name or tcp://name:port; other ports have their own key");
+}
+
+/* What only HTTP has. */
+static void check_tcp_keys(struct reader *reader, json_t *object, const char *where)
+{
+	static const char *const keys[] = { "ports",	       "methods",      "paths",
+					    "require_headers", "deny_headers", "head_bytes_max",
+					    "secrets",	       "git_push" };
+
+	for (size_t i = 0; i < ARRAY_LENGTH(keys); i++) {
+		if (json_object_get(object, keys[i]))
+			fail(reader, where, keys[i], "nobody looks for that in tcp:// connections");
+	}
 }
 
 static void take_ports(struct reader *reader, json_t *object, const char *where,
@@ -330,6 +344,8 @@ static void take_rule(struct reader *reader, json_t *object, struct egress_rule 
 		return;
 	rule->where = where;
 	take_host(reader, object, where, rule);
+	if (rule->host.is_tcp)
+		check_tcp_keys(reader, object, where);
 	take_ports(reader, object, where, rule);
 	rule->selector = take_selector(reader, object, where);
 	take_required(reader, object, where, rule);

@@ -16,7 +16,8 @@
  *	            "secrets": [{"name": "API_KEY", "methods": ["GET"], "paths": ["/v1/users"]}],
  *	            "git_push": [{"repository": "/org/repo", "refs": ["refs/heads/agent-*"]}]}]}
  *
- * `session` must be there, and in a rule `where` and `host`. proxy/egress_policy.h says what rules
+ * `session` must be there, and in a rule `where` and `host`; one for `tcp://name:port` has limits
+ * alone. proxy/egress_policy.h says what rules
  * mean. An empty list of methods or paths is an error, because it could be read both ways; an empty
  * `git_push` allows no push. A required header without `value` may have any.
  */

@@ -99,6 +99,15 @@ def serve_git(connection):
         connection.sendall(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
 
 
+@counted
+def echo(connection):
+    while data := connection.recv(65536):
+        echoed.append(data)
+        connection.sendall(data)
+
+
+echoed = []
+raw = Server(echo)
 api = Server(serve)
 few = Server(serve)
 forge = Server(serve_git)
@@ -108,9 +117,10 @@ rules = [
     {"where": "p:2", "host": "few.test", "ports": [few.port], "requests_max": 2, "bytes_max": 1000},
     {"where": "p:3", "host": "git.test", "ports": [forge.port], "bytes_max": 100000000,
      "git_push": [{"repository": "/org/repo", "refs": ["refs/heads/agent/*"]}]},
+    {"where": "p:4", "host": f"tcp://raw.test:{raw.port}", "requests_max": 3, "body_bytes_max": 100, "bytes_max": 250},
 ]
 # A secret is there, so that its filter stands between those of the rules.
-broker = Broker([f"api.test:{api.port}"], ["api.test", "few.test", "git.test"], authority,
+broker = Broker([f"api.test:{api.port}"], ["api.test", "few.test", "git.test", "raw.test"], authority,
                 bundle((b"API_KEY", b"sk-ant-api03-RealRealRealReal0123456789-abcdefghijklmnop", [(b"x.test", 0)], 1)),
                 rules=rules, allow_all=True)
 
@@ -230,6 +240,34 @@ tap.same("and nothing reached the server", before, len(seen))
 result = git("push", "origin", ":refs/heads/agent/x")
 tap.ok("deleting an allowed ref", result.returncode == 0 and not has("org/repo.git", "refs/heads/agent/x"),
        result.stdout)
+
+# ---- opaque connections ------------------------------------------------------------------------
+def raw_connection(*pieces):
+    """What comes back for each piece, until an end."""
+    stream = broker.dial("raw.test", raw.port)
+    answers = []
+    try:
+        for piece in pieces:
+            stream.sendall(piece)
+            answers.append(stream.recv(65536))
+    except OSError:
+        answers.append(b"")
+    stream.close()
+    return answers
+
+
+tap.same("a connection within the limits of its tcp:// rule", [b"x" * 60], raw_connection(b"x" * 60))
+event = broker.event(kind="connection", protocol="tcp", rule=f"p:4 host tcp://raw.test:{raw.port}")
+tap.ok("which the log names", event and event["sent"] == 60 == event["received"], event)
+tap.same("what is too much for one connection ends it", [b"y" * 50, b""], raw_connection(b"y" * 50, b"z" * 51))
+event = broker.event(kind="denial", reason="body_too_large", protocol="tcp")
+tap.ok("and is told to the log", event and event["sent"] == 50, event)
+tap.same("as is what is too much for the session", [b""], raw_connection(b"z" * 40))
+tap.ok("which is another reason", broker.event(kind="denial", reason="bytes_exhausted", protocol="tcp"))
+tap.same("then none is opened", [b""], raw_connection(b"z"))
+event = broker.event(kind="denial", operation="connect", host="raw.test")
+tap.ok("for a reason that is told", event and event["reason"] == "requests_exhausted", event)
+tap.same("no byte over the limits reached the server", b"x" * 60 + b"y" * 50, b"".join(echoed))
 tap.same("the broker ends", 0, broker.stop())
 
 with serving:

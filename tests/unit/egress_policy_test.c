@@ -299,6 +299,31 @@ START_TEST(headers_and_sizes)
 }
 END_TEST
 
+START_TEST(budgets_of_opaque_connections)
+{
+	load("{\"session\": \"s\", \"allow\": [\"tcp://*.b.test:5432\"], \"rules\": ["
+	     "{\"where\": \"p:1\", \"host\": \"tcp://db.b.test:5432\", \"requests_max\": 2,"
+	     " \"body_bytes_max\": 5, \"bytes_max\": 10},"
+	     "{\"where\": \"p:2\", \"host\": \"db.b.test\"}]}");
+	for (int i = 0; i < 2; i++) {
+		ck_assert_str_eq(connection("db.b.test", 5432), "");
+		ck_assert_int_eq(verdict.transport, EGRESS_OPAQUE);
+		ck_assert_str_eq(verdict.rule, "p:1 host tcp://db.b.test:5432");
+		ck_assert_uint_eq(verdict.limits->body_bytes_max, 5);
+		egress_policy_spend_connection(policy, verdict.limits);
+	}
+	/* The pattern does not open what the rule has closed. */
+	ck_assert_str_eq(connection("db.b.test", 5432), "requests_exhausted");
+	/* The rule for requests is another. */
+	ck_assert_str_eq(connection("db.b.test", 443), "");
+	ck_assert_int_eq(verdict.transport, EGRESS_INTERCEPTED);
+	ck_assert_ptr_null(verdict.limits);
+	ck_assert_str_eq(connection("db.b.test", 5433), "port_not_allowed");
+	ck_assert_str_eq(connection("x.b.test", 5432), "");
+	ck_assert_ptr_null(verdict.limits);
+}
+END_TEST
+
 START_TEST(budgets)
 {
 	struct egress_verdict none;
@@ -563,6 +588,11 @@ static const struct {
 	{ RULE(", \"methods\": [\"GET \"]"), "p:7: methods" },
 	{ RULE(", \"paths\": []"), "p:7: paths" },
 	{ RULE(", \"paths\": [\"a\"]"), "p:7: paths" },
+	{ "{\"session\": \"s\", \"rules\": [{\"where\": \"p:7\", \"host\": \"tcp://a\"}]}",
+	  "p:7: host" },
+	{ "{\"session\": \"s\", \"rules\": [{\"where\": \"p:7\", \"host\": \"tcp://a:1\", "
+	  "\"paths\": [\"/\"]}]}",
+	  "p:7: paths" },
 	{ RULE(", \"paths\": [\"/a?b\"]"), "p:7: paths" },
 	{ RULE(", \"paths\": [\"/a/../b\"]"), "p:7: paths" },
 	{ RULE(", \"paths\": [\"/a**\"]"), "p:7: paths" },
@@ -606,6 +636,9 @@ static const struct {
 	const char *text;
 	const char *error;
 } contradictions[] = {
+	{ "{\"session\": \"s\", \"rules\": [{\"where\": \"p:7\", \"host\": \"tcp://*.b:443\"}, "
+	  "{\"where\": \"p:8\", \"host\": \"a.b\"}]}",
+	  "p:7: host: goes past the rule at p:8" },
 	{ "{\"session\": \"s\", \"allow\": [\"exa mple\"]}", "--allow-host exa mple" },
 	{ "{\"session\": \"s\", \"allow\": [\"*\"]}", "--allow-host *" },
 	{ "{\"session\": \"s\", \"passthrough\": [\"tcp://a:1\"]}", "--passthrough tcp://a:1" },
@@ -645,6 +678,7 @@ int main(void)
 	tcase_add_test(tests, a_pattern_that_takes_long);
 	tcase_add_test(tests, headers_and_sizes);
 	tcase_add_test(tests, budgets);
+	tcase_add_test(tests, budgets_of_opaque_connections);
 	tcase_add_test(tests, bodies_are_limited);
 	tcase_add_test(tests, several_rules);
 	tcase_add_test(tests, secrets_are_bound);
