@@ -1,5 +1,6 @@
 #include "proxy/byte_automaton.h"
 
+#include "base/checked.h"
 #include "proxy/secret_memory.h"
 
 #include <errno.h>
@@ -12,9 +13,13 @@
  * The patterns are long and few, so the trie is a handful of long chains: a state has one child
  * nearly always, and a table of 256 successors for each would be three hundred times the size, all
  * of it locked memory. So a state has its first child and its next sibling, and only the start,
- * where most bytes of an ordinary stream stay, has a table. To stay there is
- * cheaper still: a byte is skipped when it and the next one together begin no pattern, which few
- * pairs do.
+ * where most bytes of an ordinary stream stay, has a table.
+ *
+ * To stay there is cheaper still. A byte is skipped when it and the next one together begin no
+ * pattern, which few pairs do. And whole strides, as long as the shortest pattern, are skipped by a
+ * look at their last two bytes (Wu and Manber, "A fast algorithm for multi-pattern searching",
+ * 1994): a match that begins in one has them among its own first bytes, unless these are to be read
+ * as something else, so that no stride reaches over a byte in `never`.
  *
  * Adding a pattern walks the trie and appends states. Then the failure links are set level by
  * level; the queue that this needs is threaded through the states themselves (`next`), which later
@@ -32,15 +37,41 @@ struct state {
 	bool matches; /* a pattern ends here, or at a state down the failure links */
 };
 
+#define PAIRS_SIZE (65536 / 8)
+#define STOPS_MAX 7u
+/* With less than two bytes to skip a stride is none; longer ones have ever more pairs in them. */
+#define STRIDE_MIN 3u
+#define STRIDE_MAX BLOCK_SIZE
+/* What is looked through at once for bytes that are never skipped. */
+#define BLOCK_SIZE 16u
+typedef uint8_t block_type __attribute__((vector_size(BLOCK_SIZE)));
+
 struct byte_automaton {
 	size_t owners;
 	bool is_locked;
-	bool stops[256];	  /* bytes that may begin a match, and those given */
-	uint8_t pairs[65536 / 8]; /* two bytes that may, a bit each */
+	bool stops[256];	      /* bytes that may begin a match, and those given */
+	uint8_t never[STOPS_MAX + 1]; /* those given, and a 0 */
+	uint8_t pairs[PAIRS_SIZE];    /* two bytes that may, a bit each */
+	size_t stride;		      /* at most BLOCK_SIZE */
+	uint8_t inner[PAIRS_SIZE];    /* two bytes anywhere in the first `stride` of a pattern */
 	uint32_t start[256];
 	uint32_t state_count;
 	struct state states[];
 };
+
+static bool has_pair(const uint8_t *pairs, uint8_t first, uint8_t second)
+{
+	unsigned pair = (unsigned)first << 8 | second;
+
+	return pairs[pair / 8] >> pair % 8 & 1;
+}
+
+static void set_pair(uint8_t *pairs, uint8_t first, uint8_t second)
+{
+	unsigned pair = (unsigned)first << 8 | second;
+
+	pairs[pair / 8] |= (uint8_t)(1U << pair % 8);
+}
 
 static uint8_t equal_form(uint8_t byte)
 {
@@ -136,6 +167,30 @@ static bool is_listed(const char *stops, unsigned byte)
 	return byte != 0 && strchr(stops, (int)byte);
 }
 
+/* Marks the pairs of bytes at the beginnings of patterns, in all forms that count as equal. */
+static void set_inner(struct byte_automaton *automaton, const struct byte_pattern *patterns,
+		      size_t count)
+{
+	automaton->stride = STRIDE_MAX;
+	for (size_t i = 0; i < count; i++)
+		automaton->stride = MIN_OF(automaton->stride, patterns[i].length);
+	for (size_t i = 0; i < count; i++) {
+		for (size_t at = 0; at + 1 < automaton->stride; at++) {
+			uint8_t first = equal_form(patterns[i].data[at]);
+			uint8_t second = equal_form(patterns[i].data[at + 1]);
+
+			set_pair(automaton->inner, first, second);
+		}
+	}
+	for (unsigned pair = 0; pair < 65536; pair++) {
+		uint8_t first = equal_form((uint8_t)(pair >> 8));
+		uint8_t second = equal_form((uint8_t)pair);
+
+		if (has_pair(automaton->inner, first, second))
+			set_pair(automaton->inner, (uint8_t)(pair >> 8), (uint8_t)pair);
+	}
+}
+
 /* Marks which pairs of bytes are more than a false start. */
 static void set_pairs(struct byte_automaton *automaton, const char *stops)
 {
@@ -146,11 +201,9 @@ static void set_pairs(struct byte_automaton *automaton, const char *stops)
 
 		automaton->stops[byte] = is_given || state != 0;
 		for (unsigned next = 0; automaton->stops[byte] && next < 256; next++) {
-			unsigned pair = byte << 8 | next;
-
 			if (is_all || is_listed(stops, next) ||
 			    find_child(automaton, state, equal_form((uint8_t)next)) != 0)
-				automaton->pairs[pair / 8] |= (uint8_t)(1U << pair % 8);
+				set_pair(automaton->pairs, (uint8_t)byte, (uint8_t)next);
 		}
 	}
 }
@@ -164,6 +217,8 @@ int byte_automaton_new(const struct byte_pattern *patterns, size_t count, const 
 	size_t size;
 	int error = 0;
 
+	if (strlen(stops) > STOPS_MAX)
+		return -EINVAL;
 	for (size_t i = 0; i < count; i++) {
 		if (patterns[i].length < 1 || patterns[i].length > BYTE_PATTERN_MAX)
 			return -EINVAL;
@@ -186,6 +241,8 @@ int byte_automaton_new(const struct byte_pattern *patterns, size_t count, const 
 		add_pattern(automaton, &patterns[i]);
 	set_links(automaton);
 	set_pairs(automaton, stops);
+	set_inner(automaton, patterns, count);
+	memcpy(automaton->never, stops, strlen(stops));
 	*ret_automaton = automaton;
 	return 0;
 }
@@ -245,16 +302,48 @@ uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t 
 	return state;
 }
 
+/* Whether a byte that is never skipped is among BLOCK_SIZE ones. */
+static bool has_stop(const struct byte_automaton *automaton, const uint8_t *data)
+{
+	block_type block;
+	block_type found = { 0 };
+	uint64_t halves[2];
+
+	memcpy(&block, data, sizeof(block));
+	for (const uint8_t *stop = automaton->never; *stop; stop++)
+		found |= (block_type)(block == *stop);
+	memcpy(halves, &found, sizeof(found));
+	return (halves[0] | halves[1]) != 0;
+}
+
+/* Goes on by strides up to one in which a match may begin, or one with a stop, or the end. */
+static size_t skip_strides(const struct byte_automaton *automaton, const uint8_t *data, size_t at,
+			   size_t end)
+{
+	size_t stride = automaton->stride;
+
+	while (stride >= STRIDE_MIN && at + BLOCK_SIZE <= end &&
+	       !has_pair(automaton->inner, data[at + stride - 2], data[at + stride - 1]) &&
+	       !has_stop(automaton, data + at))
+		at += stride - 1;
+	return at;
+}
+
 size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t *data,
 			   size_t length)
 {
 	size_t at = 0;
 
-	for (; at + 1 < length; at++) {
-		unsigned pair = (unsigned)data[at] << 8 | data[at + 1];
+	while (at + 1 < length) {
+		size_t from = at;
 
-		if (automaton->pairs[pair / 8] >> pair % 8 & 1)
-			return at;
+		at = skip_strides(automaton, data, at, length);
+		/* What does not begin in the way to the next try for strides. */
+		while (at + 1 < length && at < from + BLOCK_SIZE) {
+			if (has_pair(automaton->pairs, data[at], data[at + 1]))
+				return at;
+			at++;
+		}
 	}
 	if (at < length && !automaton->stops[data[at]])
 		at++;

@@ -33,8 +33,8 @@ struct byte_automaton;
 
 /* Patterns are copied. Of two that are equal the first is reported. `stops` are bytes that
  * byte_automaton_skip() never skips, nor what may begin a match right before one: the caller reads
- * them as something else. Returns 0, -EINVAL for a pattern of a wrong length, -E2BIG, -ENOMEM, or
- * -EPERM (secret_memory.h). */
+ * them as something else; at most 7. Returns 0, -EINVAL for a pattern of a wrong length or too many
+ * stops, -E2BIG, -ENOMEM, or -EPERM (secret_memory.h). */
 int byte_automaton_new(const struct byte_pattern *patterns, size_t count, const char *stops,
 		       bool in_locked_memory, struct byte_automaton **ret_automaton);
 /* Another owner. */
@@ -54,8 +54,8 @@ bool byte_automaton_match(const struct byte_automaton *automaton, uint32_t *curs
 /* The state in which to go on after a match: a shorter one when this one leads nowhere by itself,
  * so that nothing is held for a match that is over. */
 uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t state);
-/* How many bytes of the data lead nowhere from the start state, so that stepping may begin after
- * them. */
+/* How many bytes of the data can begin no match, so that stepping from the start state may begin
+ * after them. */
 size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t *data,
 			   size_t length);
 size_t byte_automaton_state_count(const struct byte_automaton *automaton);

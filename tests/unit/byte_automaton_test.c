@@ -149,6 +149,69 @@ START_TEST(only_what_begins_a_pattern_is_not_skipped)
 }
 END_TEST
 
+/* Whether what begins at `at` is a match, or may become one with what comes after the text or with
+ * the byte that is read as something else. */
+static bool may_match(const struct byte_pattern *pattern, const char *text, size_t length,
+		      size_t at)
+{
+	size_t same = 0;
+
+	while (same < pattern->length && at + same < length && text[at + same] != '%' &&
+	       (uint8_t)text[at + same] == pattern->data[same])
+		same++;
+	return same == pattern->length ||
+	       (same > 0 && (at + same == length || text[at + same] == '%'));
+}
+
+START_TEST(no_stride_skips_a_match)
+{
+	static const struct byte_pattern patterns[] = {
+		PATTERN("xyzabdabcabe", 1),
+		PATTERN("bcabcabd", 2),
+		PATTERN("abababababababababababab", 3),
+	};
+	/* Mostly what no pattern has, with pieces of patterns between. */
+	static const char *const pieces[] = {
+		"qqqqqqqqqqqqqqqqqqq",
+		"qq",
+		"xyzabd",
+		"abcabe",
+		"bcabcabd",
+		"abababab",
+		"%",
+		"qqqqqqqqqqqqqqqqqqqqqqqqqqqqq",
+		"a",
+		"b",
+	};
+	struct byte_automaton *automaton;
+	size_t strides = 0;
+
+	ck_assert_int_eq(
+		byte_automaton_new(patterns, ARRAY_LENGTH(patterns), "%", false, &automaton), 0);
+	srand(11);
+	for (int round = 0; round < 20000; round++) {
+		char text[400] = "";
+		size_t length = 0;
+		size_t skipped;
+
+		for (int i = rand() % 12; i >= 0; i--)
+			length += (size_t)snprintf(text + length, sizeof(text) - length, "%s",
+						   pieces[(size_t)rand() % ARRAY_LENGTH(pieces)]);
+		skipped = byte_automaton_skip(automaton, (const uint8_t *)text, length);
+		ck_assert_uint_le(skipped, length);
+		for (size_t at = 0; at < skipped; at++) {
+			ck_assert_int_ne(text[at], '%');
+			for (size_t i = 0; i < ARRAY_LENGTH(patterns); i++)
+				ck_assert_msg(!may_match(&patterns[i], text, length, at), "%s: %zu",
+					      text, at);
+		}
+		strides += skipped >= 16;
+	}
+	ck_assert_uint_gt(strides, 1000);
+	byte_automaton_release(automaton);
+}
+END_TEST
+
 /* Against a search by hand, over random texts of few letters, where links matter most. */
 START_TEST(it_finds_what_a_plain_search_finds)
 {
@@ -238,6 +301,7 @@ int main(void)
 	tcase_add_test(tests, depth_is_what_may_still_become_a_match);
 	tcase_add_test(tests, a_match_that_is_over_holds_nothing);
 	tcase_add_test(tests, only_what_begins_a_pattern_is_not_skipped);
+	tcase_add_test(tests, no_stride_skips_a_match);
 	tcase_add_test(tests, it_finds_what_a_plain_search_finds);
 	tcase_add_test(tests, limits_are_kept);
 	suite_add_tcase(suite, tests);
