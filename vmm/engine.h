@@ -27,11 +27,10 @@ struct engine_config {
 	const char *append; /* added to the kernel's command line, or NULL */
 	unsigned cpus;
 	unsigned memory_mib;
-	/* KVM: reserved huge pages if the engine makes the memory file; else transparent ones, and
-	 * only the window is the file's. */
-	bool huge_pages;
-	int memory_fd; /* memory_mib of it; borrowed, and cannot shrink. -1: the engine makes its
-			  own */
+	bool huge_pages; /* KVM: reserved huge pages, and no memory_fd */
+	/* memory_mib of memory; borrowed, and cannot shrink. KVM takes the window from it and has
+	 * all else of its own (guest_ram.h). -1: the engine makes its own. */
+	int memory_fd;
 	/* Guest physical addresses that are memory, but not for the kernel to use: the window that
 	 * the guest shares with the file server. Whole pages below 3 GiB, at the same offset of
 	 * memory_fd. Size 0: none. */

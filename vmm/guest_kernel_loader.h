@@ -19,8 +19,8 @@ struct loaded_initrd {
 	uint64_t length;
 };
 
-/* Loads vmlinux (mapped, see guest_ram_place()) or bzImage (unpacked first). Returns 0, or a
- * negative errno with an explanation that names the file. */
+/* Loads vmlinux or bzImage (unpacked first). Returns 0, or a negative errno with an explanation
+ * that names the file. */
 int load_kernel(const struct guest_memory *memory, const char *path, struct loaded_kernel *ret,
 		char *why, size_t size);
 int load_initrd(const struct guest_memory *memory, const struct guest_ram_layout *ram,

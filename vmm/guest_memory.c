@@ -38,18 +38,16 @@ static int check_memory_file(int fd, uint64_t file_offset, uint64_t length)
 	return 0;
 }
 
-int guest_memory_map(struct guest_memory *memory, int fd, uint64_t file_offset,
-		     uint64_t guest_address, uint64_t user_address, uint64_t length)
+/* Whether there is room for a region. */
+static int check_region(const struct guest_memory *memory, uint64_t guest_address,
+			uint64_t user_address, uint64_t length)
 {
 	uint64_t end;
-	void *mapping;
-	int r;
 
 	if (memory->count >= GUEST_MEMORY_REGIONS_MAX)
 		return -ENOSPC;
-	if (length == 0 || length > (uint64_t)PTRDIFF_MAX || (file_offset & PAGE_MASK_4K) ||
-	    (guest_address & PAGE_MASK_4K) || (user_address & PAGE_MASK_4K) ||
-	    file_offset > (uint64_t)INT64_MAX || !checked_add_u64(guest_address, length, &end) ||
+	if (length == 0 || length > (uint64_t)PTRDIFF_MAX || (guest_address & PAGE_MASK_4K) ||
+	    (user_address & PAGE_MASK_4K) || !checked_add_u64(guest_address, length, &end) ||
 	    !checked_add_u64(user_address, length, &end))
 		return -EINVAL;
 	for (size_t i = 0; i < memory->count; i++) {
@@ -59,6 +57,19 @@ int guest_memory_map(struct guest_memory *memory, int fd, uint64_t file_offset,
 		    ranges_overlap(user_address, length, other->user_address, other->length))
 			return -EINVAL;
 	}
+	return 0;
+}
+
+int guest_memory_map(struct guest_memory *memory, int fd, uint64_t file_offset,
+		     uint64_t guest_address, uint64_t user_address, uint64_t length)
+{
+	void *mapping;
+	int r = check_region(memory, guest_address, user_address, length);
+
+	if (r < 0)
+		return r;
+	if ((file_offset & PAGE_MASK_4K) || file_offset > (uint64_t)INT64_MAX)
+		return -EINVAL;
 	r = check_memory_file(fd, file_offset, length);
 	if (r < 0)
 		return r;
@@ -75,6 +86,25 @@ int guest_memory_map(struct guest_memory *memory, int fd, uint64_t file_offset,
 	return 0;
 }
 
+int guest_memory_add_private(struct guest_memory *memory, uint8_t *host, uint64_t guest_address,
+			     uint64_t length)
+{
+	int r = check_region(memory, guest_address, guest_address, length);
+
+	if (r < 0) {
+		(void)munmap(host, (size_t)length);
+		return r;
+	}
+	memory->regions[memory->count++] = (struct guest_region){
+		.guest_address = guest_address,
+		.user_address = guest_address,
+		.length = length,
+		.host = host,
+		.is_private = true,
+	};
+	return 0;
+}
+
 void guest_memory_release(struct guest_memory *memory)
 {
 	for (size_t i = 0; i < memory->count; i++)
@@ -82,18 +112,26 @@ void guest_memory_release(struct guest_memory *memory)
 	memset(memory, 0, sizeof(*memory));
 }
 
-void *gpa_range(const struct guest_memory *memory, uint64_t address, uint64_t length)
+/* The region that holds an address, or NULL. */
+static const struct guest_region *region_at(const struct guest_memory *memory, uint64_t address)
 {
 	for (size_t i = 0; i < memory->count; i++) {
 		const struct guest_region *region = &memory->regions[i];
-		uint64_t offset = address - region->guest_address;
 
-		if (address >= region->guest_address && offset < region->length)
-			return length > 0 && length <= region->length - offset
-				       ? region->host + offset
-				       : NULL;
+		if (address >= region->guest_address &&
+		    address - region->guest_address < region->length)
+			return region;
 	}
 	return NULL;
+}
+
+void *gpa_range(const struct guest_memory *memory, uint64_t address, uint64_t length)
+{
+	const struct guest_region *region = region_at(memory, address);
+
+	if (!region || length == 0 || length > region->length - (address - region->guest_address))
+		return NULL;
+	return region->host + (address - region->guest_address);
 }
 
 void *user_range(const struct guest_memory *memory, uint64_t address, uint64_t length)
@@ -126,9 +164,10 @@ int guest_address_of(const struct guest_memory *memory, const void *host, uint64
 
 int guest_memory_allow_discard(struct guest_memory *memory, uint64_t address, uint64_t length)
 {
+	const struct guest_region *region = region_at(memory, address);
 	uint8_t *host = gpa_range(memory, address, length);
 
-	if (!host)
+	if (!region || !host)
 		return -EFAULT;
 	if ((address & PAGE_MASK_4K) || (length & PAGE_MASK_4K))
 		return -EINVAL;
@@ -138,6 +177,7 @@ int guest_memory_allow_discard(struct guest_memory *memory, uint64_t address, ui
 		.guest_address = address,
 		.length = length,
 		.host = host,
+		.is_private = region->is_private,
 	};
 	return 0;
 }
@@ -157,9 +197,11 @@ uint64_t guest_memory_discard(const struct guest_memory *memory, uint64_t addres
 		uint64_t first = MAX_OF(address, range->guest_address);
 		uint64_t last = MIN_OF(end, range->guest_address + range->length);
 
-		/* Fails on a private mapping, and on parts of huge pages: nothing is lost then. */
+		int advice = range->is_private ? MADV_DONTNEED : MADV_REMOVE;
+
+		/* Fails on parts of reserved huge pages: nothing is lost then. */
 		if (first < last && madvise(range->host + (first - range->guest_address),
-					    (size_t)(last - first), MADV_REMOVE) == 0)
+					    (size_t)(last - first), advice) == 0)
 			discarded += last - first;
 	}
 	return discarded;

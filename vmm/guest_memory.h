@@ -3,17 +3,19 @@
  *
  * A guest_memory is a set of at most GUEST_MEMORY_REGIONS_MAX regions that overlap neither in
  * guest physical addresses nor in the front end's ("user") addresses. Each is a shared mapping of
- * a memory file that cannot shrink, so no access through the accessor can fault. The guest may
- * change any byte at any time: what decides something is copied once and judged on the copy.
+ * a memory file that cannot shrink, or private memory of this process, so no access through the
+ * accessor can fault. The guest may change any byte at any time: what decides something is copied
+ * once and judged on the copy.
  *
  * Pages go back to the host (guest_memory_discard()) only within ranges that the owner named as
- * discardable: not where a file is mapped over the memory file, nor in a window that others use.
+ * discardable: not in a window that others use.
  *
  * The struct owns its mappings; guest_memory_release() unmaps them.
  */
 #ifndef VMM_GUEST_MEMORY_H
 #define VMM_GUEST_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,12 +27,14 @@ struct guest_region {
 	uint64_t user_address;
 	uint64_t length; /* bytes */
 	uint8_t *host;	 /* where the region begins in this process */
+	bool is_private; /* memory of this process alone, no file's */
 };
 
 struct guest_discardable {
 	uint64_t guest_address;
 	uint64_t length; /* bytes */
 	uint8_t *host;
+	bool is_private; /* as its region is */
 };
 
 struct guest_memory {
@@ -48,6 +52,11 @@ struct guest_memory {
  */
 int guest_memory_map(struct guest_memory *memory, int fd, uint64_t file_offset,
 		     uint64_t guest_address, uint64_t user_address, uint64_t length);
+
+/* Adds `length` bytes of private memory at `host`, which the struct owns from here on, whatever is
+ * returned; the user address is the guest's. Returns 0, -ENOSPC or -EINVAL as above. */
+int guest_memory_add_private(struct guest_memory *memory, uint8_t *host, uint64_t guest_address,
+			     uint64_t length);
 
 void guest_memory_release(struct guest_memory *memory);
 

@@ -8,7 +8,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PAGE UINT64_C(4096)
 #define HUGE_PAGE UINT64_C(0x200000)
 #define LEGACY_TOP UINT64_C(0x100000)
 
@@ -59,38 +58,13 @@ size_t guest_ram_ranges(const struct guest_ram_layout *layout,
 	return count;
 }
 
-int guest_ram_create(const struct guest_ram_layout *layout, bool huge_pages)
-{
-	cleanup_fd int fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING |
-							      (huge_pages ? MFD_HUGETLB : 0u));
-
-	const off_t length = (off_t)(layout->low_length + layout->high_length);
-
-	/* A huge page that is not there when it is touched is a SIGBUS: all are taken now. */
-	if (fd < 0 || ftruncate(fd, length) < 0 ||
-	    (huge_pages && fallocate(fd, 0, 0, length) < 0) ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		return -errno;
-	return steal_fd(&fd);
-}
-
-int guest_ram_map(const struct guest_ram_layout *layout, int fd, struct guest_memory *memory)
-{
-	int r = guest_memory_map(memory, fd, 0, 0, 0, layout->low_length);
-
-	if (r == 0 && layout->high_length > 0)
-		r = guest_memory_map(memory, fd, layout->low_length, GUEST_RAM_HIGH_BASE,
-				     GUEST_RAM_HIGH_BASE, layout->high_length);
-	if (r < 0)
-		guest_memory_release(memory);
-	return r;
-}
-
-/* Adds private memory, aligned so that a huge page of ours is one of the guest's. */
+/* Private memory whose addresses here and in the guest are equal within a huge page, so that one of
+ * ours is one of the guest's. */
 static int add_private(struct guest_memory *memory, uint64_t address, uint64_t length)
 {
 	const size_t total = (size_t)(length + HUGE_PAGE);
 	uint8_t *space, *start;
+	size_t before;
 
 	if (length == 0)
 		return 0;
@@ -98,30 +72,28 @@ static int add_private(struct guest_memory *memory, uint64_t address, uint64_t l
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (space == MAP_FAILED)
 		return -errno;
-	start = space + (address - (uintptr_t)space) % HUGE_PAGE;
-	if (start > space)
-		(void)munmap(space, (size_t)(start - space));
-	(void)munmap(start + length, total - (size_t)(start - space) - (size_t)length);
+	before = (size_t)((address - (uintptr_t)space) % HUGE_PAGE);
+	start = space + before;
+	if (before > 0)
+		(void)munmap(space, before);
+	if (before < HUGE_PAGE)
+		(void)munmap(start + length, (size_t)HUGE_PAGE - before);
 	/* Where there are none, small ones do. */
 	(void)madvise(start, (size_t)length, MADV_HUGEPAGE);
-	memory->regions[memory->count++] = (struct guest_region){
-		.guest_address = address,
-		.user_address = address,
-		.length = length,
-		.host = start,
-	};
-	return 0;
+	return guest_memory_add_private(memory, start, address, length);
 }
 
-int guest_ram_map_transparent(const struct guest_ram_layout *layout, int fd,
-			      struct guest_memory *memory)
+int guest_ram_map(const struct guest_ram_layout *layout, int window_fd, struct guest_memory *memory)
 {
 	const uint64_t window = layout->window_address;
 	const uint64_t window_end = window + layout->window_length;
 	int r = add_private(memory, 0, window);
 
-	if (r == 0 && layout->window_length > 0)
-		r = guest_memory_map(memory, fd, window, window, window, layout->window_length);
+	if (r == 0 && layout->window_length > 0 && window_fd >= 0)
+		r = guest_memory_map(memory, window_fd, window, window, window,
+				     layout->window_length);
+	else if (r == 0)
+		r = add_private(memory, window, layout->window_length);
 	if (r == 0)
 		r = add_private(memory, window_end, layout->low_length - window_end);
 	if (r == 0)
@@ -131,8 +103,36 @@ int guest_ram_map_transparent(const struct guest_ram_layout *layout, int fd,
 	return r;
 }
 
-static int place_copy(int fd, uint64_t offset, uint8_t *target, uint64_t length)
+int guest_ram_map_huge(const struct guest_ram_layout *layout, struct guest_memory *memory)
 {
+	const uint64_t length = layout->low_length + layout->high_length;
+	cleanup_fd int fd =
+		memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+	int r;
+
+	/* One that is not there when it is touched is a SIGBUS: all are taken now. */
+	if (fd < 0 || ftruncate(fd, (off_t)length) < 0 || fallocate(fd, 0, 0, (off_t)length) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return -errno;
+	r = guest_memory_map(memory, fd, 0, 0, 0, layout->low_length);
+	if (r == 0 && layout->high_length > 0)
+		r = guest_memory_map(memory, fd, layout->low_length, GUEST_RAM_HIGH_BASE,
+				     GUEST_RAM_HIGH_BASE, layout->high_length);
+	if (r < 0)
+		guest_memory_release(memory);
+	return r;
+}
+
+int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
+		    uint64_t guest_address, uint64_t length)
+{
+	uint8_t *target;
+
+	if (length == 0)
+		return 0;
+	target = gpa_range(memory, guest_address, length);
+	if (!target || offset > (uint64_t)INT64_MAX - length)
+		return -EFAULT;
 	while (length > 0) {
 		ssize_t count = pread(fd, target, (size_t)length, (off_t)offset);
 
@@ -145,23 +145,4 @@ static int place_copy(int fd, uint64_t offset, uint8_t *target, uint64_t length)
 		length -= (uint64_t)count;
 	}
 	return 0;
-}
-
-int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
-		    uint64_t guest_address, uint64_t length)
-{
-	uint64_t whole = length & ~(PAGE - 1);
-	uint8_t *target;
-
-	if (length == 0)
-		return 0;
-	target = gpa_range(memory, guest_address, length);
-	if (!target || offset > (uint64_t)INT64_MAX - length)
-		return -EFAULT;
-	/* Huge pages cannot be mapped over in part (EINVAL), nor is every file mappable. */
-	if ((offset | guest_address) % PAGE || whole == 0 ||
-	    mmap(target, (size_t)whole, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
-		whole = 0;
-	return place_copy(fd, offset + whole, target + whole, length - whole);
 }

@@ -1,20 +1,22 @@
 /*
  * The RAM of a guest whose vCPUs this process runs: how it lies in the guest's physical addresses,
- * the memory file that holds it, and how files get into it.
+ * what holds it, and how files get into it.
  *
  * RAM begins at 0 and goes on at 4 GiB where it is larger than 3 GiB; between lies the hole for
- * devices (0xd0000000: virtio-mmio, 0xfec00000: IOAPIC, 0xfee00000: local APICs). The memory file
- * is continuous: the byte at file offset x is guest address x below the hole, x + 1 GiB above it.
+ * devices (0xd0000000: virtio-mmio, 0xfec00000: IOAPIC, 0xfee00000: local APICs).
  *
  * A window in low RAM can be kept from the guest's kernel (e820 type "reserved"): it is ordinary
- * guest memory for devices and vCPUs.
+ * guest memory for devices and vCPUs, and the one part that another process may share.
+ *
+ * All else is private to this process, because that is what the host backs with transparent huge
+ * pages: memory files get them on few hosts. Each page that a guest touches first is an exit and a
+ * walk of two page tables; in pages of 4 KiB that was most of a guest's start.
  */
 #ifndef VMM_GUEST_RAM_H
 #define VMM_GUEST_RAM_H
 
 #include "vmm/guest_memory.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -55,24 +57,19 @@ uint64_t guest_ram_top(const struct guest_ram_layout *layout);
 size_t guest_ram_ranges(const struct guest_ram_layout *layout,
 			struct guest_ram_range ranges[GUEST_RAM_RANGES_MAX]);
 
-/* Makes the memory file, sealed in its length, of huge pages if asked for. Returns its descriptor,
- * the caller's, or a negative errno: -ENOMEM where there are too few huge pages. */
-int guest_ram_create(const struct guest_ram_layout *layout, bool huge_pages);
-/* Maps the memory file into `memory`, which is empty before, at user addresses equal to the
- * guest's. Returns 0 or an error of guest_memory_map(). */
-int guest_ram_map(const struct guest_ram_layout *layout, int fd, struct guest_memory *memory);
+/* Maps all of it into `memory`, which is empty before, at user addresses equal to the guest's: the
+ * window from the memory file `window_fd` (borrowed; at its guest address as offset), or private
+ * too where that is -1. Returns 0 or an error of guest_memory_map(). */
+int guest_ram_map(const struct guest_ram_layout *layout, int window_fd,
+		  struct guest_memory *memory);
 
-/* The same memory with transparent huge pages, which a memory file does not get on most hosts: the
- * window alone is the file's (at its guest address as offset), all else is private memory of this
- * process. A guest that starts touches its pages several times faster. `fd` may be -1 without a
- * window. */
-int guest_ram_map_transparent(const struct guest_ram_layout *layout, int fd,
-			      struct guest_memory *memory);
+/* The same from reserved huge pages, all of which are taken now; the window is nobody else's then.
+ * Returns 0, -ENOMEM where there are too few, -EINVAL for what is no multiple of one, or another
+ * negative errno. */
+int guest_ram_map_huge(const struct guest_ram_layout *layout, struct guest_memory *memory);
 
-/* Brings bytes of a file to a guest address: whole pages as private mappings, which costs no copy
- * and shares clean pages with all who read that file, the rest and anything that cannot be mapped
- * by reading. Later changes of the file may or may not be seen; it must not shrink. Returns 0,
- * -EFAULT outside RAM, -ENODATA when the file ends early, or another negative errno. */
+/* Copies bytes of a file to a guest address. Returns 0, -EFAULT outside RAM, -ENODATA when the file
+ * ends early, or another negative errno. */
 int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
 		    uint64_t guest_address, uint64_t length);
 

@@ -51,8 +51,6 @@ struct kvm_machine {
 	struct kvm_vm vm;
 	struct guest_memory memory;
 	struct guest_ram_layout ram;
-	int memory_fd;
-	bool owns_memory_fd;
 	struct loaded_kernel kernel;
 	struct loaded_initrd initrd;
 	unsigned cpus;
@@ -184,17 +182,10 @@ static int make_memory(struct kvm_machine *engine, const struct engine_config *c
 
 	if (r < 0)
 		return r;
-	engine->memory_fd = config->memory_fd;
-	if (engine->memory_fd < 0) {
-		engine->memory_fd = guest_ram_create(&engine->ram, config->huge_pages);
-		if (engine->memory_fd < 0)
-			return engine->memory_fd;
-		engine->owns_memory_fd = true;
-	}
-	if (config->huge_pages && !engine->owns_memory_fd)
-		r = guest_ram_map_transparent(&engine->ram, engine->memory_fd, &engine->memory);
+	if (config->huge_pages)
+		r = guest_ram_map_huge(&engine->ram, &engine->memory);
 	else
-		r = guest_ram_map(&engine->ram, engine->memory_fd, &engine->memory);
+		r = guest_ram_map(&engine->ram, config->memory_fd, &engine->memory);
 	return r < 0 ? r : kvm_vm_add_memory(&engine->vm, &engine->memory);
 }
 
@@ -295,7 +286,6 @@ static struct kvm_machine *new_engine(void)
 	if (!engine)
 		return NULL;
 	engine->vm.kvm = engine->vm.fd = -1;
-	engine->memory_fd = -1;
 	engine->serial_interrupt_fd = -1;
 	engine->doorbell_fd = -1;
 	engine->console[0] = engine->console[1] = -1;
@@ -323,16 +313,13 @@ static int make_events(struct kvm_machine *engine)
 	return engine->wake.fd < 0 ? -errno : 0;
 }
 
-/* Names what balloon and page reports may give back: neither the window, which is others' too, nor
- * pages that are mapped from the kernel's file and the initrd's. */
+/* Names what balloon and page reports may give back: all but the window, which is others' too. */
 static int allow_discard(struct kvm_machine *engine)
 {
 	const struct guest_ram_layout *ram = &engine->ram;
-	const uint64_t kernel_end =
-		(engine->kernel.end + ENGINE_PAGE_SIZE - 1) & ~(uint64_t)(ENGINE_PAGE_SIZE - 1);
 	const uint64_t window_end = ram->window_address + ram->window_length;
 	const struct guest_ram_range ranges[] = {
-		{ kernel_end, engine->initrd.address - kernel_end, GUEST_RAM_USABLE },
+		{ 0, ram->window_address, GUEST_RAM_USABLE },
 		{ window_end, ram->low_length - window_end, GUEST_RAM_USABLE },
 		{ GUEST_RAM_HIGH_BASE, ram->high_length, GUEST_RAM_USABLE },
 	};
@@ -379,8 +366,8 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 	if (r == 0)
 		r = load_initrd(&engine->memory, &engine->ram, engine->kernel.end, config->initrd,
 				&engine->initrd, why, size);
-	/* A huge page that was given back might be gone when it is touched again, which is fatal;
-	 * nor can parts of private memory be. */
+	/* A reserved huge page that was given back might be gone when it is touched again, which is
+	 * fatal. */
 	if (r < 0 || config->huge_pages)
 		return r;
 	r = allow_discard(engine);
@@ -565,8 +552,6 @@ void kvm_engine_free(struct kvm_machine *engine)
 	}
 	kvm_vm_release(&engine->vm);
 	guest_memory_release(&engine->memory);
-	if (engine->owns_memory_fd)
-		close_if_open(engine->memory_fd);
 	jail_thread_filter_free(engine->vcpu_filter);
 	serial_port_release(&engine->serial);
 	close_if_open(engine->serial_interrupt_fd);

@@ -100,17 +100,13 @@ static int make_guest(struct probe *probe, bool has_xsave, const char **ret_step
 					   (HANDLER_ADDRESS >> 16 & 0xffff) << 48,
 				   0 };
 	uint8_t *code;
-	int fd, r;
+	int r;
 
 	*ret_step = "guest memory";
 	r = guest_ram_layout(GUEST_RAM_MIN, 0, 0, &ram);
 	if (r < 0)
 		return r;
-	fd = guest_ram_create(&ram, false);
-	if (fd < 0)
-		return fd;
-	r = guest_ram_map(&ram, fd, &probe->memory);
-	close(fd);
+	r = guest_ram_map(&ram, -1, &probe->memory);
 	if (r == 0)
 		r = kvm_vm_add_memory(&probe->vm, &probe->memory);
 	if (r == 0)

@@ -66,9 +66,9 @@ static const char usage[] =
 	"  --append TEXT           added to the kernel's command line\n"
 	"  --cpus N                virtual CPUs (default 1)\n"
 	"  --memory MIB            guest memory (default 512)\n"
-	"  --huge-pages            with KVM: memory in huge pages; reserved ones, or with\n"
-	"                          --memory-fd transparent ones, the file for the window alone\n"
-	"  --memory-fd N           the memory file (default: one of the engine's own)\n"
+	"  --huge-pages            with KVM: memory in reserved huge pages; not with --memory-fd\n"
+	"  --memory-fd N           the memory file (default: memory of the engine's own); with\n"
+	"                          KVM, for the window alone\n"
 	"  --window ADDRESS:SIZE   part of it below 3 GiB that the guest's kernel leaves alone\n"
 	"  --doorbell-fd N         stream socket that takes what the guest writes to port 0xe9\n"
 	"  --disk FD[:ro][:serial=TEXT]\n"
@@ -230,6 +230,8 @@ static const char *missing_option(const struct vmm_options *options)
 	    options->machine.window_address + options->machine.window_size >
 		    (uint64_t)options->machine.memory_mib * 1024 * 1024)
 		return "--memory for the whole --window";
+	if (options->machine.huge_pages && options->machine.memory_fd >= 0)
+		return "memory that --huge-pages and --memory-fd can both give";
 	if (!disks_stand_alone(options))
 		return "a descriptor of its own for each --disk";
 	return options->cid == 0 ? "--cid" : NULL;

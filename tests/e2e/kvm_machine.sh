@@ -228,9 +228,8 @@ theirs.close()
 memory = os.memfd_create("memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 os.ftruncate(memory, 64 << 20)
 fcntl.fcntl(memory, 1033, 2)  # F_ADD_SEALS, F_SEAL_SHRINK
-for extra in (), ("--huge-pages",):
-    ends("bell", "powered-off", 0, fds=[memory], extra=(
-        "--memory-fd", str(memory), "--window", "0x2000000:0x1000000", *extra))
+ends("bell", "powered-off", 0, fds=[memory], extra=(
+    "--memory-fd", str(memory), "--window", "0x2000000:0x1000000"))
 
 for kernel in "halt", "spin", "flood", "strings":
     machine = Machine(kernel, cpus=2)

@@ -49,8 +49,8 @@ await() { # NAME: until the guest has answered it, or is gone
 answer() { # NAME
 	sed -n "s/^$1 //p" "$work/answers"
 }
-resident() { # MiB of shared memory that the VMM has
-	awk '/^RssShmem/ { print int($2 / 1024) }' "/proc/$pid/status"
+resident() { # MiB of memory of its own and shared memory that the VMM has
+	awk '/^Rss(Anon|Shmem)/ { kib += $2 } END { print int(kib / 1024) }' "/proc/$pid/status"
 }
 await filled
 pid=$(pgrep -P "$(cat "$work/starter")" matchlock-vmm)
@@ -80,7 +80,7 @@ same "and was not" "$sum  -" "$(sha256sum <"$work/fixed")"
 same "the guest fills its memory and frees it" "0 0" "$(answer filled) $(answer freed)"
 [ "${now:-$full}" -le $((full - 150)) ]
 ok "which goes back to the host" $?
-echo "# RssShmem: $full MiB full, ${now:-?} MiB after 192 MiB were freed"
+echo "# resident: $full MiB full, ${now:-?} MiB after 192 MiB were freed"
 kept=$(answer kept)
 written=$(dd if="$work/disk" bs=1M skip=3 count=2 2>/dev/null | sha256sum)
 same "the other disk takes what is written" "$kept" "0 ${written%% *} -"

@@ -19,21 +19,17 @@
 
 static struct guest_ram_layout ram;
 static struct guest_memory memory;
-static int memory_fd = -1;
 
 static void set_up(void)
 {
 	memset(&memory, 0, sizeof(memory));
 	ck_assert_int_eq(guest_ram_layout(64 * MIB, 0, 0, &ram), 0);
-	memory_fd = guest_ram_create(&ram, false);
-	ck_assert_int_ge(memory_fd, 0);
-	ck_assert_int_eq(guest_ram_map(&ram, memory_fd, &memory), 0);
+	ck_assert_int_eq(guest_ram_map(&ram, -1, &memory), 0);
 }
 
 static void tear_down(void)
 {
 	guest_memory_release(&memory);
-	close(memory_fd);
 }
 
 static uint64_t get(const uint8_t *bytes, size_t width)
@@ -109,71 +105,96 @@ START_TEST(ram_limits)
 }
 END_TEST
 
-START_TEST(memory_is_sealed)
+/* A sealed memory file, as the window's. */
+static int memory_file(size_t length)
 {
-	ck_assert_int_eq(fcntl(memory_fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-	ck_assert_int_lt(ftruncate(memory_fd, 0), 0);
-}
-END_TEST
+	int fd = memfd_create("window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-START_TEST(high_memory_follows_low)
-{
-	struct guest_ram_layout large;
-	struct guest_memory mapped = { 0 };
-	char mark = 'x';
-	int fd;
-
-	ck_assert_int_eq(guest_ram_layout(4 * GIB, 0, 0, &large), 0);
-	fd = guest_ram_create(&large, false);
 	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(guest_ram_map(&large, fd, &mapped), 0);
-	ck_assert_int_eq(pwrite(fd, &mark, 1, 3 * (off_t)GIB + 5), 1);
-	ck_assert_int_eq(*(char *)gpa_range(&mapped, 4 * GIB + 5, 1), 'x');
-	ck_assert_ptr_null(gpa_range(&mapped, 3 * GIB, 1));
-	guest_memory_release(&mapped);
-	close(fd);
+	ck_assert_int_eq(ftruncate(fd, (off_t)length), 0);
+	ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	return fd;
 }
-END_TEST
 
-START_TEST(transparent_memory)
+/* Touches both ends of each region; all but the window at 32 MiB lie as huge pages do. */
+static void touch_regions(struct guest_memory *mapped)
+{
+	for (size_t i = 0; i < mapped->count; i++) {
+		const struct guest_region *region = &mapped->regions[i];
+
+		region->host[0] = 'a';
+		region->host[region->length - 1] = 'z';
+		if (region->is_private)
+			ck_assert_uint_eq((uintptr_t)region->host % (2 * MIB),
+					  region->guest_address % (2 * MIB));
+	}
+}
+
+START_TEST(window_is_the_files)
 {
 	struct guest_ram_layout windowed;
 	struct guest_memory mapped = { 0 };
+	int fd = memory_file(4 * GIB);
 	char byte = 0;
-	int fd;
 
 	ck_assert_int_eq(guest_ram_layout(4 * GIB, 32 * MIB, 16 * MIB, &windowed), 0);
-	fd = guest_ram_create(&windowed, false);
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(guest_ram_map_transparent(&windowed, fd, &mapped), 0);
+	ck_assert_int_eq(guest_ram_map(&windowed, fd, &mapped), 0);
 	ck_assert_uint_eq(mapped.count, 4);
-	for (size_t i = 0; i < mapped.count; i++) {
-		uintptr_t host = (uintptr_t)mapped.regions[i].host;
-
-		mapped.regions[i].host[0] = 'a';
-		mapped.regions[i].host[mapped.regions[i].length - 1] = 'z';
-		if (mapped.regions[i].guest_address != 32 * MIB)
-			ck_assert_uint_eq(host % (2 * MIB),
-					  mapped.regions[i].guest_address % (2 * MIB));
-	}
-	/* The window is the file's, and nothing else is. */
+	touch_regions(&mapped);
+	for (size_t i = 0; i < mapped.count; i++)
+		ck_assert_int_eq(mapped.regions[i].is_private,
+				 mapped.regions[i].guest_address != 32 * MIB);
+	/* And nothing else is. */
 	ck_assert_int_eq(pread(fd, &byte, 1, 48 * (off_t)MIB - 1), 1);
 	ck_assert_int_eq(byte, 'z');
 	ck_assert_int_eq(pread(fd, &byte, 1, 0), 1);
 	ck_assert_int_eq(byte, 0);
 	ck_assert_ptr_nonnull(gpa_range(&mapped, 0, 32 * MIB));
 	ck_assert_ptr_null(gpa_range(&mapped, 32 * MIB - 1, 2));
+	ck_assert_ptr_null(gpa_range(&mapped, 3 * GIB, 1));
+	ck_assert_ptr_nonnull(gpa_range(&mapped, 4 * GIB, GIB));
 	guest_memory_release(&mapped);
 	close(fd);
-	ck_assert_int_eq(guest_ram_map_transparent(&ram, -1, &mapped), 0);
-	ck_assert_uint_eq(mapped.count, 1);
-	guest_memory_release(&mapped);
-	/* A window whose file could shrink. */
+	/* One whose file could shrink. */
 	fd = memfd_create("unsealed", MFD_CLOEXEC);
 	ck_assert_int_eq(ftruncate(fd, 64 * (off_t)MIB), 0);
-	ck_assert_int_eq(guest_ram_map_transparent(&windowed, fd, &mapped), -EPERM);
+	ck_assert_int_eq(guest_ram_map(&windowed, fd, &mapped), -EPERM);
 	ck_assert_uint_eq(mapped.count, 0);
 	close(fd);
+}
+END_TEST
+
+START_TEST(window_without_a_file)
+{
+	struct guest_ram_layout windowed;
+	struct guest_memory mapped = { 0 };
+
+	ck_assert_int_eq(guest_ram_layout(64 * MIB, 5 * MIB, 16 * MIB, &windowed), 0);
+	ck_assert_int_eq(guest_ram_map(&windowed, -1, &mapped), 0);
+	ck_assert_uint_eq(mapped.count, 3);
+	touch_regions(&mapped);
+	ck_assert_int_eq(*(char *)gpa_range(&mapped, 5 * MIB, 1), 'a');
+	guest_memory_release(&mapped);
+}
+END_TEST
+
+START_TEST(discarding_private_memory)
+{
+	const uint64_t pages = 8 * MIB;
+	uint8_t *bytes = gpa_range(&memory, pages, 4 * MIB);
+
+	memset(bytes, 1, 4 * MIB);
+	ck_assert_uint_eq(guest_memory_discard(&memory, pages, 4 * MIB), 0);
+	ck_assert_int_eq(guest_memory_allow_discard(&memory, 0, 64 * MIB), 0);
+	ck_assert_uint_eq(guest_memory_discard(&memory, pages, 2 * MIB), 2 * MIB);
+	/* A part of a huge page goes too. */
+	ck_assert_uint_eq(guest_memory_discard(&memory, pages + 3 * MIB, 4096), 4096);
+	ck_assert_uint_eq(bytes[0], 0);
+	ck_assert_uint_eq(bytes[2 * MIB - 1], 0);
+	ck_assert_uint_eq(bytes[2 * MIB], 1);
+	ck_assert_uint_eq(bytes[3 * MIB - 1], 1);
+	ck_assert_uint_eq(bytes[3 * MIB], 0);
+	ck_assert_uint_eq(bytes[3 * MIB + 4096], 1);
 }
 END_TEST
 
@@ -206,7 +227,7 @@ START_TEST(placing_files)
 	target[5] = 0xee;
 	ck_assert_int_eq(pread(fd, &byte, 1, 5), 1);
 	ck_assert_uint_eq(byte, 5);
-	/* Not aligned alike: copied. */
+	/* From anywhere to anywhere. */
 	ck_assert_int_eq(guest_ram_place(&memory, fd, 7, 0x300000, 2 * 4096), 0);
 	target = gpa_range(&memory, 0x300000, 2 * 4096);
 	for (size_t i = 0; i < 2 * 4096; i++)
@@ -478,9 +499,9 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, ram_ranges);
 	tcase_add_test(tests, ram_limits);
-	tcase_add_test(tests, memory_is_sealed);
-	tcase_add_test(tests, high_memory_follows_low);
-	tcase_add_test(tests, transparent_memory);
+	tcase_add_test(tests, window_is_the_files);
+	tcase_add_test(tests, window_without_a_file);
+	tcase_add_test(tests, discarding_private_memory);
 	tcase_add_test(tests, placing_files);
 	tcase_add_test(tests, initrd_places);
 	tcase_add_test(tests, low_memory);
