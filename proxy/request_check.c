@@ -128,22 +128,30 @@ bool request_check_secrets(struct request_verdict *verdict)
 	return refuse(verdict, 403, secret_refusal_code(secret->refusal), "%s", secret->hint);
 }
 
-/* Rules may bind a secret to some requests of its host. */
+/* Rules may bind a secret to some requests of its host. One that could go into a body is refused
+ * there, too: the body is not known yet. */
 static bool check_bindings(const struct services *services, const struct http_head *head,
 			   struct request_verdict *verdict)
 {
-	for (size_t i = 0; i < secret_store_count(services->secrets); i++) {
-		struct egress_verdict judged;
+	struct secret_verdict *secrets = &verdict->secret;
 
-		if (!secret_set_has(&verdict->secret.used, i))
+	for (size_t i = 0; i < secret_store_count(services->secrets); i++) {
+		const struct secret *secret = secret_store_get(services->secrets, i);
+		struct egress_verdict judged;
+		bool is_used = secret_set_has(&secrets->used, i);
+		bool is_for_body =
+			secret_set_has(&secrets->bound, i) && (secret->flags & SECRET_FLAG_BODY);
+
+		if (!is_used && !is_for_body)
 			continue;
-		egress_policy_judge_secret(verdict->limits,
-					   secret_store_get(services->secrets, i)->name, head,
-					   &judged);
-		if (!judged.allowed) {
+		egress_policy_judge_secret(verdict->limits, secret->name, head, &judged);
+		if (judged.allowed)
+			continue;
+		if (is_used) {
 			request_refuse(verdict, &judged);
 			return false;
 		}
+		secret_set_remove(&secrets->bound, i);
 	}
 	return true;
 }

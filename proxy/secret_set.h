@@ -17,6 +17,11 @@ static inline void secret_set_add(struct secret_set *set, size_t index)
 	set->words[index / 64] |= UINT64_C(1) << index % 64;
 }
 
+static inline void secret_set_remove(struct secret_set *set, size_t index)
+{
+	set->words[index / 64] &= ~(UINT64_C(1) << index % 64);
+}
+
 static inline bool secret_set_has(const struct secret_set *set, size_t index)
 {
 	return set->words[index / 64] >> index % 64 & 1;

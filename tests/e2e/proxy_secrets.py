@@ -159,6 +159,19 @@ status, fields, text, rest = send_to(b"/x", b"Content-Type: application/x-www-fo
                                      b"grant_type=x&client_secret=" + client)
 tap.ok("a secret that may be in a body is put in there", seen[-1][1].endswith(CLIENT), seen[-1])
 tap.ok("and its echo is not", CLIENT not in text and client in text, text)
+before = len(seen)
+strict = Broker([], ["api.test"], authority, bundle((b"CLIENT_SECRET", CLIENT, [(b"api.test", 0)], 1, CAPTURE)),
+                rules=[{"host": "api.test", "ports": [bound.port], "where": "policy:1",
+                        "secrets": [{"name": "CLIENT_SECRET", "paths": ["/login"]}]}])
+for path, wanted in (b"/login", 200), (b"/notes", 403):
+    body = b"client_secret=" + strict.placeholders["CLIENT_SECRET"].encode()
+    stream = strict.tls("api.test", bound.port)
+    stream.sendall(b"POST %s HTTP/1.1\r\nHost: api.test:%d\r\nContent-Length: %d\r\n\r\n" %
+                   (path, bound.port, len(body)) + body)
+    status, fields, text, rest = read_message(stream)
+    tap.same("a rule's paths for a secret hold for bodies: " + path.decode(), wanted, status)
+strict.stop()
+tap.same("the server got it in one alone", 1, sum(CLIENT in body for head, body in seen[before:]))
 status, fields, text, rest = send_to(b"/token", b"Authorization: Bearer " + client)
 tap.ok("tokens that a server hands out are kept", status == 200 and text.startswith(b'{"access_token": "ya29.') and
        TOKEN not in text and REFRESH.replace(b"/", b"\\/") not in text and
