@@ -189,7 +189,7 @@ START_TEST(no_stride_skips_a_match)
 	ck_assert_int_eq(
 		byte_automaton_new(patterns, ARRAY_LENGTH(patterns), "%", false, &automaton), 0);
 	srand(11);
-	for (int round = 0; round < 20000; round++) {
+	for (int round = 0; round < 2000; round++) {
 		char text[400] = "";
 		size_t length = 0;
 		size_t skipped;
@@ -207,7 +207,7 @@ START_TEST(no_stride_skips_a_match)
 		}
 		strides += skipped >= 16;
 	}
-	ck_assert_uint_gt(strides, 1000);
+	ck_assert_uint_gt(strides, 100);
 	byte_automaton_release(automaton);
 }
 END_TEST
