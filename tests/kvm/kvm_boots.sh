@@ -19,10 +19,11 @@ for ((i = 0; i < boots; i++)); do
 		good=$((good + 1))
 	else
 		echo "# boot $i, $processors processors, $milliseconds ms: said \"$out\", $(ending)"
-		tail -n 20 "$work/console" "$work/vmm-log" "$work/errors" | sed 's/^/# /'
+		# A panic is told from its beginning.
+		cat "$work/vmm-log" "$work/errors" <(head -n 60 "$work/console") | sed 's/^/# /'
 	fi
 	[ "$milliseconds" -le "$slowest" ] || slowest=$milliseconds
-	[ $((i % 20)) -ne 19 ] || echo "# $((i + 1)) boots in $((SECONDS - began)) s"
+	[ $((i % 20)) -ne 19 ] || echo "# $good of $((i + 1)) boots were good, in $((SECONDS - began)) s"
 done
 same "$boots boots in a row" "$boots" "$good"
 echo "# $(((SECONDS - began) * 1000 / boots)) ms each, $slowest ms the slowest"
