@@ -96,7 +96,7 @@ cppcheck_all()
 tidy_all()
 {
 	git ls-files -- '*.c' ':!:tests' ':!:bench' | xargs -P 2 -n 6 sh -c 'clang-tidy --quiet "$@" -- -std=c17 \
-		-D_GNU_SOURCE -I. -DMATCHLOCK_VERSION=\"0\" $(pkg-config --cflags fuse3 libnghttp2 libcares libldns) 2>&1 ||
+		-D_GNU_SOURCE -I. -DMATCHLOCK_VERSION=\"0\" $(pkg-config --cflags fuse3 libnghttp2 libcares ldns) 2>&1 ||
 		echo "error: clang-tidy ended with status $? in: $*"' tidy |
 		grep -E 'warning:|error:|not found|Stack dump' | sed "s|$PWD/||" | sort -u
 }

@@ -15,23 +15,35 @@ if [ ${#targets[@]} -eq 0 ]; then
 fi
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}"
 
-count=0 status=0
-for target in "${targets[@]}"; do
-	count=$((count + 1))
-	found="build/fuzz/found/$target"
-	log="build/fuzz/$target.log"
+# fuzz NUMBER TARGET: says how it went in one piece, for another runs beside it.
+fuzz()
+{
+	local target=$2 found="build/fuzz/found/$2" log="build/fuzz/$2.log" runs cover
 	mkdir -p "$found" "tests/fuzz/corpus/$target"
 	if "build/fuzz/tests/fuzz/${target}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
 		-print_final_stats=1 -artifact_prefix="$PWD/build/fuzz/crash-$target-" \
 		"$found" "tests/fuzz/corpus/$target" >"$log" 2>&1; then
 		runs=$(awk '/stat::number_of_executed_units/ { print $2 }' "$log")
 		cover=$(grep -oE 'cov: [0-9]+' "$log" | tail -n 1)
-		echo "ok $count - fuzz $target: ${runs:-0} runs, ${cover:-cov: ?}"
+		echo "ok $1 - fuzz $target: ${runs:-0} runs, ${cover:-cov: ?}"
 	else
-		echo "not ok $count - fuzz $target"
-		tail -n 60 "$log" | sed 's/^/# /'
-		status=1
+		printf 'not ok %d - fuzz %s\n%s\n' "$1" "$target" "$(tail -n 60 "$log" | sed 's/^/# /')"
+		touch "$failed"
 	fi
+}
+
+# Each is one thread.
+at_once=$(nproc)
+failed=$(mktemp -u)
+trap 'rm -f "$failed"' EXIT
+count=0
+for target in "${targets[@]}"; do
+	while [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; do
+		wait -n
+	done
+	count=$((count + 1))
+	fuzz "$count" "$target" &
 done
+wait
 echo "1..$count"
-exit $status
+[ ! -e "$failed" ]
