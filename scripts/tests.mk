@@ -132,7 +132,7 @@ testbed: ## run CMD='...' where /dev/kvm is real, in an emulated VM
 	@$(MAKE) --no-print-directory all >&2
 	@MATCHLOCK_BUILD=$(BUILD) tests/testbed/run.sh -- "$$TESTBED_COMMAND"
 
-testbed-check: TESTBED_SECONDS := 420
+testbed-check: TESTBED_SECONDS := 900
 testbed-long: TESTBED_SECONDS := 7200
 testbed-long: export MATCHLOCK_LONG := 1
 testbed-long: export MATCHLOCK_TEST_TIMEOUT := 3600
