@@ -11,7 +11,7 @@ packages=(
 	libssl-dev openssl zlib1g-dev uthash-dev check
 	qemu-system-x86 liblz4-dev acpica-tools lz4 cpio fuse3 busybox-static
 	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck
-	git curl wget python3 python3-venv sqlite3 attr procps iproute2 less vim-tiny expect socat strace tzdata
+	git curl wget python3 python3-venv sqlite3 attr procps iproute2 iputils-ping less vim-tiny expect socat strace tzdata
 	xfsprogs btrfs-progs e2fsprogs fio zsh man-db groff
 	node-llhttp nginx-light curl python3-websockets
 )

@@ -2,6 +2,7 @@
 guest that speaks raw bytes to it, certificates of the test's own, and TAP."""
 import json
 import os
+import resource
 import socket
 import ssl
 import struct
@@ -15,6 +16,10 @@ FIELDS = {7: "path", 17: "duration_ns", 15: "status", 18: "operation", 24: "rule
           11: "component", 12: "detail", 32: "host", 33: "port", 34: "address", 35: "protocol", 36: "method",
           37: "sent", 38: "received", 39: "secrets"}
 KINDS = {3: "jail", 7: "denial", 8: "violation", 12: "request", 13: "connection"}
+
+# Guests here have more connections than what an ordinary user's processes may have open by default.
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Tap:
