@@ -100,9 +100,12 @@ check "and told why" grep -q 'already has a writer' "$scratch/second/stderr"
 locked_up() { # what the kernel says about the running process
 	local directory=$scratch/locked state
 	mkdir -m 700 "$directory"
-	"$producer" "$audit" "$directory" second 1 0 >/dev/null 2>&1 &
+	mkfifo "$directory.held"
+	"$producer" "$audit" "$directory" hold 1 0 <"$directory.held" >/dev/null 2>&1 &
+	exec 8>"$directory.held"
 	wait_for_log "$directory/audit.jsonl"
 	state=$(cat "/proc/$(pgrep -P $! | head -n 1)/status")
+	exec 8>&-
 	wait $!
 	grep -q '^Seccomp:.2$' <<<"$state" && grep -q '^NoNewPrivs:.1$' <<<"$state" &&
 		grep -q '^CapEff:.0*$' <<<"$state" && grep -q '^CapPrm:.0*$' <<<"$state"
@@ -239,12 +242,21 @@ check "show: no colour into a pipe" test -z "$("$audit" show --log "$log" | grep
 check "show --follow ends with the writer" \
 	test "$(timeout 20 "$audit" show --log "$log" --follow --json | wc -l)" -eq 2002
 follows() { # rows appear while the session runs
-	local directory=$scratch/follow rows
+	local directory=$scratch/follow rows holder session
 	mkdir -m 700 "$directory"
-	"$producer" "$audit" "$directory" second 1 0 >/dev/null 2>&1 &
+	mkfifo "$directory.held"
+	"$producer" "$audit" "$directory" hold 1 0 <"$directory.held" >/dev/null 2>&1 &
+	session=$!
+	sleep 600 >"$directory.held" &
+	holder=$!
 	wait_for_log "$directory/audit.jsonl"
-	rows=$(timeout 20 "$audit" show --log "$directory/audit.jsonl" --follow --json | wc -l)
-	wait $!
+	# It ends when its first rows have been seen.
+	rows=$(timeout 60 "$audit" show --log "$directory/audit.jsonl" --follow --json | {
+		read -r _ && read -r _
+		kill "$holder"
+		echo $((2 + $(wc -l)))
+	})
+	wait "$session"
 	[ "$rows" -eq 3 ]
 }
 check "show --follow sees what is written meanwhile" follows

@@ -12,16 +12,19 @@
  *	hostile  malformed, empty, oversized and truncated datagrams, and names with escapes
  *	flood    producer 0 floods; the others send ten denials each and say when they are through
  *	second   tries to start a second audit process on the same directory
+ *	hold     one mutation, then nothing until standard input ends
  */
 #include "wire/audit.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -228,9 +231,34 @@ static void run_producers(struct session *session)
 	}
 }
 
+/* The audit process has its log once it has written a record. */
+static void wait_for_log(const struct session *session)
+{
+	char path[4096];
+	struct stat status = { 0 };
+
+	(void)snprintf(path, sizeof(path), "%s/audit.jsonl", session->directory);
+	for (int i = 0; i < 3000 && (stat(path, &status) < 0 || status.st_size == 0); i++)
+		usleep(10000);
+}
+
+/* Another goes for the same directory, or nothing happens until the caller says so. */
+static void go_on(const struct session *session)
+{
+	char byte;
+
+	send_mutation(session->sending[0], 0, 1);
+	wait_for_log(session);
+	if (is(session, "second"))
+		printf("second=%d\n", status_of(start_audit(session)));
+	while (is(session, "hold") && read(STDIN_FILENO, &byte, 1) > 0)
+		continue;
+}
+
 int main(int argc, char **argv)
 {
 	struct session session = { 0 };
+	bool is_alone;
 	int status;
 
 	if (argc < 6)
@@ -252,19 +280,14 @@ int main(int argc, char **argv)
 		session.receiving[i] = pair[1];
 	}
 	session.audit = start_audit(&session);
-	for (int i = 0; i < session.producers && !is(&session, "second"); i++)
+	is_alone = is(&session, "second") || is(&session, "hold");
+	if (is_alone)
+		go_on(&session);
+	for (int i = 0; i < session.producers; i++)
 		close(session.receiving[i]);
-	if (is(&session, "second")) {
-		/* The first has the log once it has written a record. */
-		send_mutation(session.sending[0], 0, 1);
-		usleep(300000);
-		printf("second=%d\n", status_of(start_audit(&session)));
-		for (int i = 0; i < session.producers; i++)
-			close(session.receiving[i]);
-	} else {
+	if (!is_alone)
 		run_producers(&session);
-	}
-	if (is(&session, "plain") || is(&session, "flood") || is(&session, "second"))
+	if (is(&session, "plain") || is(&session, "flood") || is_alone)
 		send_end(session.sending[0]);
 	for (int i = 0; i < session.producers; i++)
 		close(session.sending[i]);
