@@ -25,9 +25,9 @@ same() { # DESCRIPTION WANTED GOT
 	ok "$1" $?
 	[ "$2" = "$3" ] || printf '# wanted: %s\n# got:    %s\n' "$2" "$(head -c 600 <<<"$3")"
 }
-skip() { # DESCRIPTION
+skip() { # DESCRIPTION [REASON]
 	count=$((count + 1))
-	echo "ok $count - $1 # SKIP it is not installed"
+	echo "ok $count - $1 # SKIP ${2:-it is not installed}"
 }
 have() {
 	command -v "$1" >/dev/null
@@ -162,7 +162,7 @@ except OSError as error: raise SystemExit(error.errno != errno.ENETUNREACH)
 raise SystemExit(1)'
 	ok "so is ping" $?
 else
-	skip "so is ping"
+	skip "so is ping" "only root sends raw packets"
 fi
 
 # ---- the guest's own -----------------------------------------------------------------------------------
