@@ -716,8 +716,6 @@ static void relay_response(struct exchange *exchange, struct http_leg *server)
 	case BODY_PIPE_OPEN:
 		break;
 	case BODY_PIPE_ENDED:
-		/* The guest does not wait for the log. */
-		(void)exchange->guest->ops->flush(exchange->guest);
 		finish(exchange, EXCHANGE_DONE);
 		break;
 	case BODY_PIPE_SOURCE_FAILED:
