@@ -1,6 +1,7 @@
 #include "cli/network_plan.h"
 
 #include "base/cleanup.h"
+#include "cli/client_certificates.h"
 
 #include <string.h>
 
@@ -29,6 +30,24 @@ static void print_secret(FILE *out, const struct secret_option *secret)
 	fputc('\n', out);
 }
 
+static void print_certificates(FILE *out, const json_t *rules)
+{
+	for (size_t i = 0; i < json_array_size(rules); i++) {
+		const json_t *rule = json_array_get(rules, i);
+		const char *key = client_certificates_key(rules, i);
+		const char *host = json_string_value(json_object_get(rule, "host"));
+		cleanup_free char *shown = NULL;
+		cleanup_free char *shown_host = NULL;
+
+		if (!key)
+			continue;
+		shown = escape_copy(key);
+		shown_host = escape_copy(host ? host : "?");
+		fprintf(out, "%-12sclient certificate, only towards %s: the key of %s\n", "",
+			shown_host, shown);
+	}
+}
+
 void network_print(FILE *out, const struct plan *plan, const struct run_options *options)
 {
 	const struct network_options *network = &options->network;
@@ -49,6 +68,7 @@ void network_print(FILE *out, const struct plan *plan, const struct run_options 
 	if (rules > 0)
 		fprintf(out, "%-12sand by %zu rule%s of the policy\n", "", rules,
 			rules == 1 ? "" : "s");
+	print_certificates(out, plan->egress_rules);
 	for (size_t i = 0; i + 1 < network->added_hosts.count; i += 2)
 		fprintf(out, "%-12s%s is at %s\n", "", network->added_hosts.items[i],
 			network->added_hosts.items[i + 1]);
@@ -139,7 +159,11 @@ json_t *network_broker_json(const struct plan *plan, const struct run_options *o
 
 	if (json && network->upstream_proxy)
 		json_object_set_new(json, "upstream_proxy", json_string(network->upstream_proxy));
-	if (json && plan->egress_rules)
-		json_object_set(json, "rules", plan->egress_rules);
+	if (json && plan->egress_rules) {
+		json_t *rules = json_deep_copy(plan->egress_rules);
+
+		client_certificates_name(rules);
+		json_object_set_new(json, "rules", rules);
+	}
 	return json;
 }

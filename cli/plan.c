@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "cli/client_certificates.h"
 #include "cli/egress_rules.h"
 #include "cli/environment.h"
 #include "cli/project_file.h"
@@ -535,6 +536,30 @@ static int choose_policy(struct plan *plan, const struct run_options *options,
 	return 0;
 }
 
+/* A key that the broker is to keep from the guest, in a directory that the guest sees. */
+static void warn_of_keys(struct plan *plan)
+{
+	for (size_t i = 0; i < json_array_size(plan->egress_rules); i++) {
+		const char *key = client_certificates_key(plan->egress_rules, i);
+		cleanup_free char *path = key ? realpath(key, NULL) : NULL;
+
+		for (size_t j = 0; path && j < plan->export_count; j++) {
+			const struct plan_export *export = &plan->exports[j];
+			size_t length = strlen(export->host);
+
+			if (export->profile == PLAN_PROFILE_IMAGE ||
+			    strncmp(path, export->host, length) != 0 ||
+			    (path[length] != '/' && path[length] != '\0'))
+				continue;
+			text_list_take(&plan->warnings,
+				       text_printf("client_certificate: the command can read the "
+						   "key %s itself; keep it outside of %s",
+						   path, export->host));
+			break;
+		}
+	}
+}
+
 /* A policy that names hosts asks for a network, too. */
 static int choose_network(struct plan *plan, const struct run_options *options,
 			  struct problem *problem)
@@ -565,6 +590,9 @@ static int choose_network(struct plan *plan, const struct run_options *options,
 		return 0;
 	if (egress_rules_parse(text, length, options->policy, &plan->egress_rules, problem) < 0)
 		return -1;
+	if (client_certificates_check(plan->egress_rules, plan->policy, problem) < 0)
+		return -1;
+	warn_of_keys(plan);
 	if (json_array_size(plan->egress_rules) > 0)
 		plan->has_network = true;
 	return 0;

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "cli/client_certificates.h"
 #include "cli/launch.h"
 
 #include <errno.h>
@@ -456,7 +457,7 @@ static void add_canaries(struct byte_writer *writer)
 }
 
 static int fill(const struct secret_option *options, size_t count, bool with_canaries,
-		struct byte_writer *writer, struct problem *problem)
+		const json_t *egress_rules, struct byte_writer *writer, struct problem *problem)
 {
 	secret_bundle_begin(writer);
 	for (size_t i = 0; i < count; i++) {
@@ -472,10 +473,14 @@ static int fill(const struct secret_option *options, size_t count, bool with_can
 	}
 	if (with_canaries)
 		add_canaries(writer);
+	if (client_certificates_bundle(egress_rules, writer, problem) < 0)
+		return -1;
 	if (!byte_writer_ok(writer))
-		return problem_set(problem, STATUS_USAGE,
-				   "--secret: more than %d secrets, or more than %d KiB in all",
-				   SECRET_COUNT_MAX, SECRET_BUNDLE_MAX / 1024);
+		return problem_set(
+			problem, STATUS_USAGE,
+			"--secret: more than %d secrets, decoys and client certificates, "
+			"or more than %d KiB in all",
+			SECRET_COUNT_MAX, SECRET_BUNDLE_MAX / 1024);
 	return 0;
 }
 
@@ -488,7 +493,7 @@ static int seal(int fd, size_t length)
 }
 
 int secret_options_bundle(const struct secret_option *options, size_t count, bool with_canaries,
-			  int *ret_fd, struct problem *problem)
+			  const json_t *egress_rules, int *ret_fd, struct problem *problem)
 {
 	cleanup_fd int fd = memfd_create("secrets", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	struct byte_writer writer;
@@ -502,7 +507,7 @@ int secret_options_bundle(const struct secret_option *options, size_t count, boo
 	if (block == MAP_FAILED)
 		return problem_set(problem, STATUS_SANDBOX, "--secret: memfd: %s", strerror(errno));
 	byte_writer_init(&writer, block, SECRET_BUNDLE_MAX);
-	result = fill(options, count, with_canaries, &writer, problem);
+	result = fill(options, count, with_canaries, egress_rules, &writer, problem);
 	munmap(block, SECRET_BUNDLE_MAX);
 	for (size_t i = 0; i < count; i++) {
 		if (options[i].source == SECRET_FROM_ENVIRONMENT)

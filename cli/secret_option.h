@@ -22,6 +22,7 @@
 #include "cli/text.h"
 #include "wire/secret_bundle.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,11 +54,12 @@ int secret_option_parse(const char *text, struct secret_option *ret_option,
 void secret_option_free(struct secret_option *option);
 
 /* Reads the values and writes the bundle to a memfd, sealed against every change, in *ret_fd, which
- * the caller owns. `with_canaries` adds decoys (secret_option_canary). Values that came from this
- * process's environment are wiped from it, so that no child inherits them. Nothing else here keeps
- * a value. */
+ * the caller owns. `with_canaries` adds decoys (secret_option_canary), and the `egress_rules` of a
+ * policy (or NULL) the client certificates that they name (client_certificates.h). Values that came
+ * from this process's environment are wiped from it, so that no child inherits them. Nothing else
+ * here keeps a value. */
 int secret_options_bundle(const struct secret_option *options, size_t count, bool with_canaries,
-			  int *ret_fd, struct problem *problem);
+			  const json_t *egress_rules, int *ret_fd, struct problem *problem);
 
 /* The name of the decoy with that number; NULL beyond the last. They are what somebody who looks
  * for credentials would look for. */

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "cli/client_certificates.h"
 #include "cli/port_forward.h"
 
 #include <errno.h>
@@ -590,9 +591,11 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		.signal_fd = -1,
 	};
 	/* Before any child is there to inherit what the environment holds. */
-	if ((options->network.secret_count > 0 || options->network.plants_canaries) &&
+	if ((options->network.secret_count > 0 || options->network.plants_canaries ||
+	     client_certificates_are_wanted(plan->egress_rules)) &&
 	    secret_options_bundle(options->network.secrets, options->network.secret_count,
-				  options->network.plants_canaries, &vm->secrets_fd, problem) < 0)
+				  options->network.plants_canaries, plan->egress_rules,
+				  &vm->secrets_fd, problem) < 0)
 		return -1;
 	if (guest_kernel_find(paths, true, &kernel, problem) < 0)
 		return -1;

@@ -96,6 +96,41 @@ static int failed(const char *what, int error)
 	return error;
 }
 
+static int read_identity(struct services *services, const struct egress_rule *rule)
+{
+	const char *name = rule->client_certificate;
+	const char *problem = "no memory";
+	struct secret_text pem;
+	int result;
+
+	if (!services->secrets || !secret_store_certificate(services->secrets, name, &pem)) {
+		log_error("%s: client_certificate: %s is not in the bundle", rule->where, name);
+		return -ENOENT;
+	}
+	result = client_identities_add(&services->identities, name, pem.data, pem.length, &problem);
+	if (result)
+		log_error("%s: client_certificate: %s", rule->where, problem);
+	return result;
+}
+
+static int read_identities(struct broker *broker)
+{
+	const struct egress_policy_options *policy = &broker->config->policy;
+	struct services *services = &broker->services;
+	int result = 0;
+
+	for (size_t i = 0; i < policy->rule_count && !result; i++) {
+		if (policy->rules[i].client_certificate)
+			result = read_identity(services, &policy->rules[i]);
+	}
+	/* Then nothing is to be searched for in bodies. */
+	if (services->secrets && secret_store_count(services->secrets) == 0) {
+		secret_store_free(services->secrets);
+		services->secrets = NULL;
+	}
+	return result;
+}
+
 static int read_config(struct broker *broker, const struct broker_options *options)
 {
 	char error[PROXY_CONFIG_ERROR_MAX];
@@ -112,12 +147,14 @@ static int read_config(struct broker *broker, const struct broker_options *optio
 		log_error("%s", policy_error);
 		return result;
 	}
-	if (options->secrets_fd < 0)
-		return 0;
-	result = secret_store_read(options->secrets_fd, &broker->services.secrets, problem);
-	if (result)
-		log_error("%s", problem);
-	return result;
+	if (options->secrets_fd >= 0) {
+		result = secret_store_read(options->secrets_fd, &broker->services.secrets, problem);
+		if (result) {
+			log_error("%s", problem);
+			return result;
+		}
+	}
+	return read_identities(broker);
 }
 
 static int make_resolver(struct broker *broker)
@@ -186,6 +223,7 @@ static void release(struct broker *broker)
 	tls_free(broker->services.tls);
 	session_ca_free(broker->ca);
 	secret_store_free(broker->services.secrets);
+	client_identities_release(&broker->services.identities);
 	egress_policy_free(broker->services.policy);
 	synthetic_addresses_free(broker->services.addresses);
 	egress_report_free(broker->services.report);

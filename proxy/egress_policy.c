@@ -408,6 +408,20 @@ static enum stage judge_rule(const struct egress_policy *policy, const struct eg
 	return stage;
 }
 
+const char *egress_policy_client_certificate(const struct egress_policy *policy,
+					     const struct host_name *name, uint16_t port)
+{
+	unsigned rank = rank_for(policy, name);
+
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		const struct egress_rule *rule = &policy->rules[i];
+
+		if (counts_for(rule, rank, name) && rule_has_port(rule, port))
+			return rule->client_certificate;
+	}
+	return NULL;
+}
+
 static void spend_request(struct egress_policy *policy, const struct egress_rule *rule)
 {
 	struct budget *left = &policy->left[rule - policy->rules];
@@ -724,6 +738,44 @@ static int check_tcp_rules(const struct egress_policy *policy, char *error)
 	return 0;
 }
 
+static bool is_same_text(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool shares_port(const struct egress_rule *a, const struct egress_rule *b)
+{
+	for (const uint16_t *port = ports_of(a); *port; port++) {
+		if (rule_has_port(b, *port))
+			return true;
+	}
+	return false;
+}
+
+/* A connection is made, and used again, before it is known which of its host's rules a request
+ * falls under. */
+static int check_certificates(const struct egress_policy *policy, char *error)
+{
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		const struct egress_rule *rule = &policy->rules[i];
+
+		for (size_t j = 0; j < i; j++) {
+			const struct egress_rule *other = &policy->rules[j];
+
+			if (is_same(&rule->host, &other->host) && shares_port(rule, other) &&
+			    !is_same_text(rule->client_certificate, other->client_certificate)) {
+				snprintf(error, EGRESS_ERROR_MAX,
+					 "%s: client_certificate: is not that of the rule at %s; a "
+					 "connection has one, so rules for the same host and port "
+					 "name the same",
+					 rule->where, other->where);
+				return -EINVAL;
+			}
+		}
+	}
+	return 0;
+}
+
 int egress_policy_new(const struct egress_policy_options *options,
 		      struct egress_policy **ret_policy, char error[static EGRESS_ERROR_MAX])
 {
@@ -745,6 +797,8 @@ int egress_policy_new(const struct egress_policy_options *options,
 	}
 	if (!result)
 		result = check_tcp_rules(policy, error);
+	if (!result)
+		result = check_certificates(policy, error);
 	if (!result)
 		result = add_all(policy, &policy->allow, options->allow, options->allow_count,
 				 "--allow-host", error);

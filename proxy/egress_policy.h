@@ -85,6 +85,9 @@ struct egress_rule {
 	bool limits_pushes; /* else `pushes` is empty and says nothing */
 	struct egress_push *pushes;
 	size_t push_count;
+	/* Name of what is shown to a server that asks for a client's certificate; or NULL. It is
+	 * one of the connection, so rules for the same host and port have the same. */
+	const char *client_certificate;
 };
 
 /* Everything is borrowed for the policy's life. */
@@ -135,6 +138,9 @@ void egress_policy_free(struct egress_policy *policy);
 void egress_policy_judge_connection(const struct egress_policy *policy,
 				    const struct host_name *name, uint16_t port,
 				    struct egress_verdict *ret_verdict);
+/* Which certificate a TLS connection there shows when it is asked; NULL: none. */
+const char *egress_policy_client_certificate(const struct egress_policy *policy,
+					     const struct host_name *name, uint16_t port);
 /* Counts an allowed opaque connection against its rule's budget. */
 void egress_policy_spend_connection(struct egress_policy *policy, const struct egress_rule *limits);
 /* Counts an allowed request against its rule's budget. */

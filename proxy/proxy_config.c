@@ -209,9 +209,10 @@ static void take_host(struct reader *reader, json_t *object, const char *where,
 /* What only HTTP has. */
 static void check_tcp_keys(struct reader *reader, json_t *object, const char *where)
 {
-	static const char *const keys[] = { "ports",	       "methods",      "paths",
-					    "require_headers", "deny_headers", "head_bytes_max",
-					    "secrets",	       "git_push" };
+	static const char *const keys[] = {
+		"ports",	  "methods", "paths",	 "require_headers",   "deny_headers",
+		"head_bytes_max", "secrets", "git_push", "client_certificate"
+	};
 
 	for (size_t i = 0; i < ARRAY_LENGTH(keys); i++) {
 		if (json_object_get(object, keys[i]))
@@ -325,13 +326,21 @@ static void take_pushes(struct reader *reader, json_t *object, const char *where
 static void take_rule(struct reader *reader, json_t *object, struct egress_rule *rule)
 {
 	static const char *const known[] = {
-		"where",	  "host",
-		"ports",	  "methods",
-		"paths",	  "require_headers",
-		"deny_headers",	  "head_bytes_max",
-		"body_bytes_max", "response_bytes_max",
-		"requests_max",	  "bytes_max",
-		"secrets",	  "git_push",
+		"where",
+		"host",
+		"ports",
+		"methods",
+		"paths",
+		"require_headers",
+		"deny_headers",
+		"head_bytes_max",
+		"body_bytes_max",
+		"response_bytes_max",
+		"requests_max",
+		"bytes_max",
+		"secrets",
+		"git_push",
+		"client_certificate",
 	};
 	const char *where;
 
@@ -357,6 +366,7 @@ static void take_rule(struct reader *reader, json_t *object, struct egress_rule 
 	rule->bytes_max = take_limit(reader, object, where, "bytes_max");
 	take_bindings(reader, object, where, rule);
 	take_pushes(reader, object, where, rule);
+	rule->client_certificate = take_text(reader, object, where, "client_certificate", false);
 }
 
 static void take_rules(struct reader *reader, json_t *root)

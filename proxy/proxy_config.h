@@ -14,12 +14,14 @@
  *	            "deny_headers": ["X-Admin"], "head_bytes_max": N, "body_bytes_max": N,
  *	            "response_bytes_max": N, "requests_max": N, "bytes_max": N,
  *	            "secrets": [{"name": "API_KEY", "methods": ["GET"], "paths": ["/v1/users"]}],
- *	            "git_push": [{"repository": "/org/repo", "refs": ["refs/heads/agent-*"]}]}]}
+ *	            "git_push": [{"repository": "/org/repo", "refs": ["refs/heads/agent-*"]}],
+ *	            "client_certificate": "NAME"}]}
  *
  * `session` must be there, and in a rule `where` and `host`; one for `tcp://name:port` has limits
  * alone. proxy/egress_policy.h says what rules
  * mean. An empty list of methods or paths is an error, because it could be read both ways; an empty
- * `git_push` allows no push. A required header without `value` may have any.
+ * `git_push` allows no push. A required header without `value` may have any. The
+ * certificate NAME, with its key, is in the bundle of secrets (wire/secret_bundle.h).
  */
 #ifndef PROXY_PROXY_CONFIG_H
 #define PROXY_PROXY_CONFIG_H

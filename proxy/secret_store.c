@@ -24,10 +24,18 @@ struct stored {
 	size_t parent;	/* of a captured one: whose hosts and slots it has */
 };
 
+/* Both borrowed from the bundle. */
+struct certificate {
+	struct secret_text name;
+	struct secret_text pem;
+};
+
 struct secret_store {
 	void *bundle; /* in secret_memory; values and slots borrow from it */
 	struct stored *secrets[SECRET_STORE_MAX];
 	size_t count;
+	struct certificate certificates[SECRET_COUNT_MAX];
+	size_t certificate_count;
 	struct byte_automaton *placeholders;
 	struct byte_automaton *values;
 	unsigned probes;
@@ -175,9 +183,15 @@ static int draw_placeholder(struct stored *stored, const char *value, size_t pre
 
 static int add_entry(struct secret_store *store, const struct secret_entry *entry)
 {
-	struct stored *stored = calloc(1, sizeof(*stored));
+	struct stored *stored;
 	int error;
 
+	if (entry->kind == SECRET_CLIENT_CERTIFICATE) {
+		store->certificates[store->certificate_count++] =
+			(struct certificate){ entry->name, entry->value };
+		return 0;
+	}
+	stored = calloc(1, sizeof(*stored));
 	if (!stored)
 		return -ENOMEM;
 	stored->public.kind = entry->kind;
@@ -355,6 +369,20 @@ void secret_store_named(const struct secret_store *store, const struct host_name
 				secret_set_add(ret_named, i);
 		}
 	}
+}
+
+bool secret_store_certificate(const struct secret_store *store, const char *name,
+			      struct secret_text *ret_pem)
+{
+	for (size_t i = 0; i < store->certificate_count; i++) {
+		const struct secret_text *known = &store->certificates[i].name;
+
+		if (known->length == strlen(name) && !memcmp(known->data, name, known->length)) {
+			*ret_pem = store->certificates[i].pem;
+			return true;
+		}
+	}
+	return false;
 }
 
 /* What is before the ending in a name such as STAGING_AWS_ACCESS_KEY_ID. */

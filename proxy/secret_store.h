@@ -59,6 +59,10 @@ void secret_store_bound(const struct secret_store *store, const struct host_name
 /* Those of that name, whatever the port. */
 void secret_store_named(const struct secret_store *store, const struct host_name *host,
 			struct secret_set *ret_named);
+/* The PEM text of a client certificate, which is no secret in the sense of what is here: it has no
+ * index and no placeholder. Borrowed. */
+bool secret_store_certificate(const struct secret_store *store, const char *name,
+			      struct secret_text *ret_pem);
 /* The secret access key that belongs to an access key id, by its name. */
 bool secret_store_aws_pair(const struct secret_store *store, size_t key_id, size_t *ret_key);
 

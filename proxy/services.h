@@ -5,6 +5,7 @@
 #define PROXY_SERVICES_H
 
 #include "base/event_loop.h"
+#include "proxy/client_identity.h"
 
 struct services {
 	struct event_loop *loop;
@@ -12,6 +13,7 @@ struct services {
 	struct synthetic_addresses *addresses;
 	struct connector *connector;
 	struct tls *tls;
+	struct client_identities identities;
 	struct secret_store *secrets; /* NULL: none */
 	struct upstream_pool *upstreams;
 	struct egress_report *report;

@@ -206,7 +206,8 @@ static int on_new_session(SSL *ssl, SSL_SESSION *fresh)
 	struct session *session;
 	size_t length = name ? strlen(name) : 0;
 
-	if (length == 0 || length > HOST_NAME_MAX_LENGTH)
+	/* tls_upstream_new() marked the connection as one with a certificate. */
+	if (length == 0 || length > HOST_NAME_MAX_LENGTH || SSL_get_app_data(ssl))
 		return 0;
 	HASH_FIND(hh, tls->sessions, name, length, session);
 	if (session) {
@@ -300,7 +301,8 @@ static bool name_server(SSL *ssl, const struct host_name *name)
 			(void *)(uintptr_t)name->text) == 1;
 }
 
-SSL *tls_upstream_new(struct tls *tls, int fd, const struct host_name *name, unsigned protocols)
+SSL *tls_upstream_new(struct tls *tls, int fd, const struct host_name *name, unsigned protocols,
+		      bool is_identified)
 {
 	SSL *ssl = SSL_new(tls->upstream);
 	struct session *session;
@@ -313,8 +315,10 @@ SSL *tls_upstream_new(struct tls *tls, int fd, const struct host_name *name, uns
 		SSL_free(ssl);
 		return NULL;
 	}
+	if (is_identified)
+		SSL_set_app_data(ssl, tls);
 	HASH_FIND(hh, tls->sessions, name->text, name->length, session);
-	if (session)
+	if (session && !is_identified)
 		SSL_set_session(ssl, session->session);
 	SSL_set_connect_state(ssl);
 	return ssl;

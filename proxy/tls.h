@@ -60,8 +60,11 @@ void tls_guest_refuse(struct tls_hello *hello, int alert);
 /* ---- upstream ------------------------------------------------------------------------------- */
 
 /* A client's SSL for `fd`, which stays the caller's, to the server `name`, offering `protocols`
- * (0: no extension). It resumes an earlier session where there is one. */
-SSL *tls_upstream_new(struct tls *tls, int fd, const struct host_name *name, unsigned protocols);
+ * (0: no extension). It resumes an earlier session where there is one. One that shall show a
+ * client's certificate is made with `is_identified`, which resumes none and leaves none: a session
+ * stands for who was there when it began. */
+SSL *tls_upstream_new(struct tls *tls, int fd, const struct host_name *name, unsigned protocols,
+		      bool is_identified);
 /* After the handshake. */
 unsigned tls_upstream_protocol(SSL *ssl);
 /* Why a handshake failed, for people: the check that the certificate did not pass, or what else.

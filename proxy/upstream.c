@@ -1,6 +1,7 @@
 #include "proxy/upstream.h"
 
 #include "proxy/connector.h"
+#include "proxy/egress_policy.h"
 #include "proxy/http1_codec.h"
 #include "proxy/http2_codec.h"
 #include "proxy/tls.h"
@@ -244,6 +245,8 @@ static void on_connected(void *context, struct connect_result *result)
 {
 	struct upstream *upstream = context;
 	const struct upstream_target *target = &upstream->target;
+	const struct services *services = upstream->pool->services;
+	const char *identity;
 	SSL *ssl;
 
 	upstream->attempt = NULL;
@@ -263,8 +266,13 @@ static void on_connected(void *context, struct connect_result *result)
 		complete(upstream);
 		return;
 	}
-	ssl = tls_upstream_new(upstream->pool->services->tls, result->fd, &target->name,
-			       target->protocols);
+	identity = egress_policy_client_certificate(services->policy, &target->name, target->port);
+	ssl = tls_upstream_new(services->tls, result->fd, &target->name, target->protocols,
+			       identity != NULL);
+	if (ssl && identity && client_identities_use(&services->identities, identity, ssl) < 0) {
+		tls_end(ssl);
+		ssl = NULL;
+	}
 	if (!ssl) {
 		fail(upstream, "connect_failed", "the broker is out of memory");
 		return;

@@ -49,6 +49,19 @@ static const char *value_fault(const struct secret_text *text)
 	return NULL;
 }
 
+static const char *pem_fault(const struct secret_text *text)
+{
+	if (text->length == 0 || text->length > SECRET_PEM_MAX)
+		return "certificates and key are empty, or more than 48 KiB";
+	for (size_t i = 0; i < text->length; i++) {
+		char c = text->data[i];
+
+		if ((c < ' ' || c > '~') && c != '\n' && c != '\r' && c != '\t')
+			return "it is not PEM, which is text";
+	}
+	return NULL;
+}
+
 /* Labels of a-z, 0-9, '-' and '_', with an optional "*." before them. */
 static bool is_host(const struct secret_text *text)
 {
@@ -87,22 +100,25 @@ static bool is_slot(const struct secret_text *text)
 
 const char *secret_entry_fault(const struct secret_entry *entry)
 {
+	bool is_pem = entry->kind == SECRET_CLIENT_CERTIFICATE;
 	const char *fault;
 
-	if (entry->kind < SECRET_PLAIN || entry->kind > SECRET_CANARY ||
+	if (entry->kind < SECRET_PLAIN || entry->kind > SECRET_CLIENT_CERTIFICATE ||
 	    (entry->flags & ~SECRET_FLAGS))
 		return "it is of an unknown kind";
 	if (!is_name(&entry->name))
 		return "the name is not one of an environment variable";
-	fault = value_fault(&entry->value);
+	fault = is_pem ? pem_fault(&entry->value) : value_fault(&entry->value);
 	if (fault)
 		return fault;
 	if (entry->prefix_length >= entry->value.length)
 		return "the prefix to keep is the whole value";
 	if (entry->host_count > SECRET_HOSTS_MAX || entry->slot_count > SECRET_SLOTS_MAX)
 		return "it has more than 16 hosts or 16 headers";
-	if ((entry->host_count == 0) != (entry->kind == SECRET_CANARY))
-		return "a secret needs a host, and a canary has none";
+	if ((entry->host_count == 0) != (entry->kind == SECRET_CANARY || is_pem))
+		return "a secret needs a host; a canary and a client certificate have none";
+	if (is_pem && (entry->flags != 0 || entry->slot_count > 0 || entry->prefix_length > 0))
+		return "a client certificate has no options";
 	for (size_t i = 0; i < entry->host_count; i++) {
 		if (!is_host(&entry->hosts[i].pattern))
 			return "a host is neither a name such as api.example.com nor *.example.com";

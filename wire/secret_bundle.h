@@ -12,7 +12,8 @@
  *
  * All integers are little-endian. Nothing allocates; decoded texts borrow from the bundle and are
  * not NUL-terminated. The decoder takes nothing but what the encoder writes, so that both agree on
- * what a value may be: printable ASCII, because it has to fit a header field.
+ * what a value may be: printable ASCII, because it has to fit a header field; of a client
+ * certificate PEM, with its lines.
  */
 #ifndef WIRE_SECRET_BUNDLE_H
 #define WIRE_SECRET_BUNDLE_H
@@ -32,6 +33,8 @@
 /* A shorter value would be found by chance in what it does not occur in. */
 #define SECRET_VALUE_MIN 8
 #define SECRET_VALUE_MAX 4096
+/* A certificate with those up to its root, and its key. */
+#define SECRET_PEM_MAX 49152
 #define SECRET_HOSTS_MAX 16
 #define SECRET_HOST_MAX 253
 #define SECRET_SLOTS_MAX 16
@@ -47,6 +50,9 @@ enum secret_kind {
 	SECRET_AWS_SESSION_TOKEN = 4,	  /* ...AWS_SESSION_TOKEN */
 	/* A decoy: the value is only the model of its placeholder; it has no hosts. */
 	SECRET_CANARY = 5,
+	/* Shown to servers, and never put into a request: the value is PEM, of a certificate and
+	 * its key; it has no hosts, because rules name it. */
+	SECRET_CLIENT_CERTIFICATE = 6,
 };
 
 #define SECRET_FLAG_QUERY 0x01U /* also replaced in the query of a URL */

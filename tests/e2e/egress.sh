@@ -32,13 +32,16 @@ secret="sk-test-$(openssl rand -hex 24)"
 echo "$secret" >"$work/secret"
 
 # ---- what is served -----------------------------------------------------------------------------
-certificate() { # a CA, and a server's certificate for the test's names
+certificate() { # a CA, a server's certificate for the test's names, and a client's
 	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=test authority' \
 		-keyout "$work/ca.key" -out "$work/ca.pem" &&
 		openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=tls.test' \
 			-keyout "$work/server.key" -out "$work/server.csr" &&
 		openssl x509 -req -in "$work/server.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -days 2 \
-			-extfile <(echo 'subjectAltName=DNS:tls.test') -out "$work/server.pem"
+			-extfile <(echo 'subjectAltName=DNS:tls.test,DNS:mutual.test') -out "$work/server.pem" &&
+		openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=agent' \
+			-keyout "$work/client.key" -out "$work/client.csr" &&
+		openssl x509 -req -in "$work/client.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -days 2 -out "$work/client.pem"
 }
 certificate 2>"$work/openssl.log" || {
 	cat "$work/openssl.log"
@@ -51,14 +54,14 @@ git init -q -b main "$work/source" &&
 	git clone -q --bare "$work/source" "$work/web/repository.git" &&
 	git -C "$work/web/repository.git" update-server-info || exit 1
 
-python3 "$(dirname "$0")/lib/egress_server.py" "$work/web" "$work/server.pem" "$work/server.key" "$work/ports" \
-	"$work/requests" >"$work/server.log" 2>&1 &
+python3 "$(dirname "$0")/lib/egress_server.py" "$work/web" "$work/server.pem" "$work/server.key" "$work/ca.pem" \
+	"$work/ports" "$work/requests" >"$work/server.log" 2>&1 &
 server_pid=$!
 for ((i = 0; i < 200; i++)); do
 	[ ! -e "$work/ports" ] || break
 	sleep 0.1
 done
-read -r http https raw <"$work/ports" || {
+read -r http https raw mutual <"$work/ports" || {
 	cat "$work/server.log"
 	exit 1
 }
@@ -94,15 +97,24 @@ free_port() {
 }
 published=$(free_port)
 forwarded=$(free_port)
+cat >"$work/policy.yaml" <<YAML
+version: 1
+egress:
+  - host: mutual.test
+    ports: [$mutual]
+    methods: [GET]
+    client_certificate: {certificate: "file:client.pem", key: "file:client.key"}
+YAML
+key=$(sed -n 2p "$work/client.key")
 run() { # the secret is in this process' environment alone, and in no argument
 	export API_KEY=$secret
 	exec timeout 600 "$matchlock" run --engine "${MATCHLOCK_ENGINE:-auto}" --name egress \
 		--allow-host "web.test:$http,tls.test:$https" --allow-host "tcp://raw.test:$raw" \
 		--secret "API_KEY@tls.test:$https" --upstream-ca "$work/ca.pem" \
 		--add-host web.test:127.0.0.1 --add-host tls.test:127.0.0.1 --add-host raw.test:127.0.0.1 \
-		--add-host later.test:127.0.0.1 -p "$published:8000" \
+		--add-host later.test:127.0.0.1 --add-host mutual.test:127.0.0.1 --policy "$work/policy.yaml" -p "$published:8000" \
 		-v "$work/shared:/shared" -v "$PWD/tests/e2e/inside:/inside:ro" -- \
-		bash /inside/egress.sh /shared "$http" "$https" "$raw"
+		bash /inside/egress.sh /shared "$http" "$https" "$raw" "$mutual"
 }
 (run) >"$work/inside" 2>"$work/errors" &
 session_pid=$!
@@ -125,19 +137,19 @@ session() { # EXPRESSION about `s`, the session, that gives lines
 # was started with it in the environment and has wiped it.
 leaks() {
 	local pid file
-	grep -rlF "$secret" "$work/state" "$work/run" "$work/shared" "$work/inside" "$work/errors" 2>/dev/null
+	grep -rlF -e "$secret" -e "$key" "$work/state" "$work/run" "$work/shared" "$work/inside" "$work/errors" 2>/dev/null
 	[ -d "$(session '[s["directory"]]')" ] || echo "no session"
 	for pid in $(session '[p["pid"] for p in s["processes"]]'); do
 		[ -e "/proc/$pid/environ" ] || echo "no process $pid"
 		for file in environ cmdline comm; do
-			! grep -qaF "$secret" "/proc/$pid/$file" 2>/dev/null || echo "/proc/$pid/$file"
+			! grep -qaF -e "$secret" -e "$key" "/proc/$pid/$file" 2>/dev/null || echo "/proc/$pid/$file"
 		done
 	done
 }
 
 await allow
 ok "the guest comes as far as asking for a host" $?
-same "nothing of the session holds the secret while it runs" "" "$(leaks)"
+same "nothing of the session holds the secret or the client's key while it runs" "" "$(leaks)"
 # Root reads all; ordinary_user.sh runs this, too.
 if [ "$(id -u)" -ne 0 ]; then
 	! head -c 1 "/proc/$(session '[p["pid"] for p in s["processes"] if p["role"] == "proxy"]')/environ" >/dev/null 2>&1
@@ -170,7 +182,7 @@ replay "in the guest" cat "$work/inside"
 
 # ---- afterwards ------------------------------------------------------------------------------------
 same "nothing that is left holds the secret" "" \
-	"$(grep -rlF "$secret" "$work/state" "$work/run" "$work/shared" "$work/inside" "$work/errors" 2>/dev/null)"
+	"$(grep -rlF -e "$secret" -e "$key" "$work/state" "$work/run" "$work/shared" "$work/inside" "$work/errors" 2>/dev/null)"
 placeholder=$(cat "$work/shared/placeholder")
 same "the placeholder is as long as the secret" ${#secret} ${#placeholder}
 [ -n "$placeholder" ] && [ "$placeholder" != "$secret" ]

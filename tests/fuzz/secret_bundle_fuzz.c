@@ -19,6 +19,11 @@ static void require(int condition)
 static void check_entry(const struct secret_entry *entry)
 {
 	require(entry->name.length > 0 && entry->name.length <= SECRET_NAME_MAX);
+	if (entry->kind == SECRET_CLIENT_CERTIFICATE) {
+		require(entry->value.length > 0 && entry->value.length <= SECRET_PEM_MAX);
+		require(entry->host_count == 0 && entry->slot_count == 0 && entry->flags == 0);
+		return;
+	}
 	require(entry->value.length >= SECRET_VALUE_MIN && entry->value.length <= SECRET_VALUE_MAX);
 	require(entry->host_count <= SECRET_HOSTS_MAX && entry->slot_count <= SECRET_SLOTS_MAX);
 	require(entry->host_count > 0 || entry->kind == SECRET_CANARY);

@@ -128,7 +128,7 @@ END_TEST
 static int bundle(const char *text, int *ret_fd)
 {
 	struct secret_option option = parse(text);
-	int result = secret_options_bundle(&option, 1, false, ret_fd, &problem);
+	int result = secret_options_bundle(&option, 1, false, NULL, ret_fd, &problem);
 
 	secret_option_free(&option);
 	return result;
@@ -185,12 +185,12 @@ START_TEST(two_may_share_a_variable)
 					    parse("B=env:SECRET_OPTION_TEST@b.test") };
 	int fd;
 
-	ck_assert_int_eq(secret_options_bundle(options, 2, false, &fd, &problem), 0);
+	ck_assert_int_eq(secret_options_bundle(options, 2, false, NULL, &fd, &problem), 0);
 	close(fd);
 	secret_option_free(&options[1]);
 	options[1] = parse("A@c.test");
 	setenv("SECRET_OPTION_TEST", "from-the-environment", 1);
-	ck_assert_int_eq(secret_options_bundle(options, 2, false, &fd, &problem), -1);
+	ck_assert_int_eq(secret_options_bundle(options, 2, false, NULL, &fd, &problem), -1);
 	ck_assert_ptr_nonnull(strstr(problem.text, "twice"));
 	for (int i = 0; i < 2; i++)
 		secret_option_free(&options[i]);
@@ -299,7 +299,7 @@ START_TEST(decoys_are_added)
 	ssize_t length;
 	int fd;
 
-	ck_assert_int_eq(secret_options_bundle(NULL, 0, true, &fd, &problem), 0);
+	ck_assert_int_eq(secret_options_bundle(NULL, 0, true, NULL, &fd, &problem), 0);
 	length = pread(fd, block, sizeof(block), 0);
 	ck_assert_int_eq(secret_bundle_open(&reader, block, (size_t)length), 0);
 	while (secret_bundle_next(&reader, &entry) == 1) {

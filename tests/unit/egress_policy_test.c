@@ -480,6 +480,35 @@ START_TEST(pushes_are_limited)
 }
 END_TEST
 
+static const char *certificate(const char *text, uint16_t port)
+{
+	struct host_name name = name_of(text);
+	const char *found = egress_policy_client_certificate(policy, &name, port);
+
+	return found ? found : "";
+}
+
+START_TEST(certificates_are_of_the_narrowest_rules)
+{
+	load("{\"session\": \"s\", \"allow\": [\"free.test\"], \"rules\": ["
+	     "{\"where\": \"p:1\", \"host\": \"a.b\", \"methods\": [\"GET\"], "
+	     "\"client_certificate\": \"A\"},"
+	     "{\"where\": \"p:2\", \"host\": \"a.b\", \"methods\": [\"PUT\"], \"ports\": [443], "
+	     "\"client_certificate\": \"A\"},"
+	     "{\"where\": \"p:3\", \"host\": \"a.b\", \"ports\": [8443]},"
+	     "{\"where\": \"p:4\", \"host\": \"*.b\", \"client_certificate\": \"B\"},"
+	     "{\"where\": \"p:5\", \"host\": \"c.b\"}]}");
+	ck_assert_str_eq(certificate("a.b", 443), "A");
+	ck_assert_str_eq(certificate("a.b", 80), "A");
+	ck_assert_str_eq(certificate("a.b", 8443), "");
+	ck_assert_str_eq(certificate("a.b", 9), "");
+	ck_assert_str_eq(certificate("x.a.b", 443), "B");
+	ck_assert_str_eq(certificate("b", 443), "");
+	ck_assert_str_eq(certificate("c.b", 443), "");
+	ck_assert_str_eq(certificate("free.test", 443), "");
+}
+END_TEST
+
 START_TEST(lists_change_while_it_runs)
 {
 	char *list;
@@ -639,6 +668,13 @@ static const struct {
 	{ "{\"session\": \"s\", \"rules\": [{\"where\": \"p:7\", \"host\": \"tcp://*.b:443\"}, "
 	  "{\"where\": \"p:8\", \"host\": \"a.b\"}]}",
 	  "p:7: host: goes past the rule at p:8" },
+	{ "{\"session\": \"s\", \"rules\": [{\"where\": \"p:7\", \"host\": \"a.b\", "
+	  "\"client_certificate\": \"A\"}, {\"where\": \"p:8\", \"host\": \"a.b\", "
+	  "\"ports\": [80, 443], \"client_certificate\": \"B\"}]}",
+	  "p:8: client_certificate: is not that of the rule at p:7" },
+	{ "{\"session\": \"s\", \"rules\": [{\"where\": \"p:7\", \"host\": \"*.b\"}, "
+	  "{\"where\": \"p:8\", \"host\": \"*.b\", \"client_certificate\": \"B\"}]}",
+	  "p:8: client_certificate: is not that of the rule at p:7" },
 	{ "{\"session\": \"s\", \"allow\": [\"exa mple\"]}", "--allow-host exa mple" },
 	{ "{\"session\": \"s\", \"allow\": [\"*\"]}", "--allow-host *" },
 	{ "{\"session\": \"s\", \"passthrough\": [\"tcp://a:1\"]}", "--passthrough tcp://a:1" },
@@ -683,6 +719,7 @@ int main(void)
 	tcase_add_test(tests, several_rules);
 	tcase_add_test(tests, secrets_are_bound);
 	tcase_add_test(tests, pushes_are_limited);
+	tcase_add_test(tests, certificates_are_of_the_narrowest_rules);
 	tcase_add_test(tests, lists_change_while_it_runs);
 	tcase_add_test(tests, hints_are_printable);
 	tcase_add_test(tests, a_whole_configuration);

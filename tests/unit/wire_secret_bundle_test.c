@@ -125,7 +125,8 @@ START_TEST(each_part_of_the_header_is_checked)
 		{ 6, 2 },    /* more */
 		{ 7, 1 },    /* far more */
 		{ 8, 0 },    /* kind 0 */
-		{ 8, 6 },    /* unknown */
+		{ 8, 6 },    /* a client certificate with hosts */
+		{ 8, 7 },    /* unknown */
 		{ 8, 5 },    /* a canary with hosts */
 		{ 9, 16 },   /* unknown flag */
 		{ 10, 13 },  /* prefix as long as the value */

@@ -2,9 +2,9 @@
 # What tests/e2e/egress.sh runs in the guest: real clients against its servers, and whatever else a
 # program in the guest can see of the network. Prints TAP.
 #
-#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT
+#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT
 set -u
-shared=$1 http=$2 https=$3 raw=$4
+shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5
 web=web.test:$http
 tls=https://tls.test:$https
 cd "$(mktemp -d)" || exit 1
@@ -225,6 +225,10 @@ answer=$(curl -sS -w '%{http_code}' -H "Authorization: Bearer $API_KEY" "http://
 same "it does not go to another host" 403 "${answer: -3}"
 answer=$(curl -sS -w '%{http_code}' -H 'Authorization: Bearer of-my-own' "$tls/headers" 2>&1)
 same "another credential does not go where it belongs" 403 "${answer: -3}"
+same "a server that wants a certificate of the client's gets the rule's" "((('commonName', 'agent'),),)" \
+	"$(curl -sS "$mutual/who" 2>&1)"
+answer=$(curl -sS -w '%{http_code}' -X POST -d x "$mutual/who" 2>&1)
+same "which does not open what the rule closes" 403 "${answer: -3}"
 printf '%s' "$API_KEY" >"$shared/placeholder"
 cat headers >"$shared/headers"
 

@@ -212,9 +212,10 @@ def bundle(*secrets):
 
 
 class Broker:
-    """matchlock-proxy as matchlock starts it. Its audit events are read here, or go to `audit`, a socket."""
+    """matchlock-proxy as matchlock starts it. Its audit events are read here, or go to `audit`, a socket; what
+    it says goes to `errors`, a file, or where the test's own goes."""
 
-    def __init__(self, allow=(), names=(), authority=None, secrets=None, audit=None, **config):
+    def __init__(self, allow=(), names=(), authority=None, secrets=None, audit=None, errors=None, **config):
         self.directory = tempfile.mkdtemp(prefix="matchlock-proxy-")
         build = os.environ.get("MATCHLOCK_BUILD", "build/release")
         config = {"session": "test", "allow": list(allow),
@@ -243,7 +244,7 @@ class Broker:
         arguments = [os.path.join(build, "matchlock-proxy")]
         for option, descriptor in descriptors.items():
             arguments += [option, str(descriptor)]
-        self.process = subprocess.Popen(arguments, pass_fds=list(descriptors.values()))
+        self.process = subprocess.Popen(arguments, pass_fds=list(descriptors.values()), stderr=errors)
         for descriptor in opened:
             os.close(descriptor)
         for end in (*listeners, control, audit):

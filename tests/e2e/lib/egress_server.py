@@ -1,13 +1,15 @@
 """The servers that tests/e2e/egress.sh reaches from a guest, on ports of 127.0.0.1 that the kernel
-chooses and PORTS gets as "http https raw".
+chooses and PORTS gets as "http https raw mutual".
 
-    egress_server.py DIRECTORY CERTIFICATE KEY PORTS LOG
+    egress_server.py DIRECTORY CERTIFICATE KEY AUTHORITY PORTS LOG
 
 HTTP with and without TLS: files of DIRECTORY, and
     /auth     200 when the request carries the secret of DIRECTORY/../secret as a Bearer token
     /headers  the request's headers as the body, which is how a server would hand a secret back
     /zeros/N  N zero bytes
     POST, PUT the body's length and SHA-256
+Mutual: HTTPS for clients with a certificate of AUTHORITY's, and
+    /who      that certificate's subject
 Raw: reads until the end of the stream, then answers with the length and SHA-256 of what came;
 after a line "echo" it sends each byte back as it comes.
 
@@ -21,7 +23,7 @@ import ssl
 import sys
 import threading
 
-directory, certificate, key, ports, log = sys.argv[1:]
+directory, certificate, key, authority, ports, log = sys.argv[1:]
 with open(os.path.join(directory, "..", "secret")) as file:
     secret = file.read().strip()
 
@@ -53,6 +55,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.answer(200 if given else 401, b"welcome\n" if given else b"who?\n")
         elif self.path == "/headers":
             self.answer(200, str(self.headers).encode())
+        elif self.path == "/who":
+            self.answer(200, str(self.connection.getpeercert()["subject"]).encode())
         elif self.path.startswith("/zeros/"):
             self.answer(200, bytes(int(self.path[7:])))
         else:
@@ -103,10 +107,14 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
 
 class TlsServer(HttpServer):
+    def __init__(self, address, handler, context):
+        super().__init__(address, handler)
+        self.context = context
+
     def get_request(self):
         connection, address = super().get_request()
         # The handshake is for the connection's own thread.
-        return context.wrap_socket(
+        return self.context.wrap_socket(
             connection, server_side=True, do_handshake_on_connect=False
         ), address
 
@@ -114,12 +122,20 @@ class TlsServer(HttpServer):
         pass
 
 
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain(certificate, key)
+def make_context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+mutual = make_context()
+mutual.verify_mode = ssl.CERT_REQUIRED
+mutual.load_verify_locations(authority)
 servers = [
     HttpServer(("127.0.0.1", 0), Handler),
-    TlsServer(("127.0.0.1", 0), Handler),
+    TlsServer(("127.0.0.1", 0), Handler, make_context()),
     RawServer(("127.0.0.1", 0), Raw),
+    TlsServer(("127.0.0.1", 0), Handler, mutual),
 ]
 for server in servers:
     threading.Thread(target=server.serve_forever).start()
