@@ -136,3 +136,10 @@ void body_pipe_move(struct body_pipe *pipe, struct http_leg *from, struct http_l
 	if (pipe->state == BODY_PIPE_OPEN && from->receiving == HTTP_RECEIVING_FAILED)
 		pipe->state = BODY_PIPE_SOURCE_FAILED;
 }
+
+void body_pipe_resume(const struct body_pipe *pipe, struct http_leg *from, struct http_leg *to)
+{
+	if (pipe->state == BODY_PIPE_OPEN &&
+	    byte_buffer_length(&pipe->buffers[pipe->filter_count]) > 0 && to->ops->room(to) > 0)
+		from->ops->again(from);
+}

@@ -47,5 +47,8 @@ void body_pipe_release(struct body_pipe *pipe);
 /* Moves what can be moved now; the state says how far it came. After a fair share it stops and sees
  * to it that the receiving leg's `changed` is called again. */
 void body_pipe_move(struct body_pipe *pipe, struct http_leg *from, struct http_leg *to);
+/* After the last flush of a turn, which may have made room that no event will tell of: if something
+ * waits for that room, `changed` is called again too. */
+void body_pipe_resume(const struct body_pipe *pipe, struct http_leg *from, struct http_leg *to);
 
 #endif

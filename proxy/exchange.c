@@ -740,8 +740,11 @@ static void relay(struct exchange *exchange)
 	relay_response(exchange, server);
 	/* Nothing is held back for more to come; HTTP/2 has also window to give. */
 	(void)exchange->guest->ops->flush(exchange->guest);
-	if (exchange->state == EXCHANGE_RELAYING)
-		(void)server->ops->flush(server);
+	if (exchange->state != EXCHANGE_RELAYING)
+		return;
+	(void)server->ops->flush(server);
+	body_pipe_resume(&exchange->request, exchange->guest, server);
+	body_pipe_resume(&exchange->response, server, exchange->guest);
 }
 
 /* ---- lifetime ------------------------------------------------------------------------------- */

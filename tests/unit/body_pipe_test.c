@@ -1,0 +1,117 @@
+/* proxy/body_pipe.h: nothing that waits is forgotten when room comes late. */
+#include "proxy/body_pipe.h"
+
+#include <check.h>
+#include <stdlib.h>
+
+struct fake_leg {
+	struct http_leg leg; /* first */
+	size_t left;	     /* to be received */
+	size_t room;
+	size_t taken;
+	size_t room_after_flush;
+	unsigned again;
+};
+
+static void receive(struct http_leg *leg, struct byte_buffer *out)
+{
+	struct fake_leg *fake = (struct fake_leg *)leg;
+
+	while (fake->left > 0 && byte_buffer_append(out, "x", 1) == 0)
+		fake->left--;
+	if (fake->left == 0)
+		leg->receiving = HTTP_RECEIVING_ENDED;
+}
+
+static size_t room(struct http_leg *leg)
+{
+	return ((struct fake_leg *)leg)->room;
+}
+
+static int send_body(struct http_leg *leg, const uint8_t *data, size_t length)
+{
+	struct fake_leg *fake = (struct fake_leg *)leg;
+
+	(void)data;
+	ck_assert_uint_le(length, fake->room);
+	fake->room -= length;
+	fake->taken += length;
+	return 0;
+}
+
+static int send_end(struct http_leg *leg, const struct http_head *trailers)
+{
+	(void)leg;
+	(void)trailers;
+	return 0;
+}
+
+static bool flush(struct http_leg *leg)
+{
+	struct fake_leg *fake = (struct fake_leg *)leg;
+
+	fake->room = fake->room_after_flush;
+	return fake->room > 0;
+}
+
+static void again(struct http_leg *leg)
+{
+	((struct fake_leg *)leg)->again++;
+}
+
+static const struct http_leg_ops ops = {
+	.receive = receive,
+	.room = room,
+	.send_body = send_body,
+	.send_end = send_end,
+	.flush = flush,
+	.again = again,
+};
+
+static struct fake_leg make_leg(size_t left)
+{
+	return (struct fake_leg){ .leg = { .ops = &ops, .receiving = HTTP_RECEIVING_BODY },
+				  .left = left };
+}
+
+START_TEST(room_that_a_late_flush_makes_is_used)
+{
+	struct fake_leg from = make_leg(1000);
+	struct fake_leg to = make_leg(0);
+	struct body_pipe pipe;
+
+	body_pipe_init(&pipe);
+	to.room = 100;
+	body_pipe_move(&pipe, &from.leg, &to.leg);
+	ck_assert_uint_eq(to.taken, 100);
+	/* What blocks will bring an event. */
+	body_pipe_resume(&pipe, &from.leg, &to.leg);
+	ck_assert_uint_eq(from.again, 0);
+	/* No event comes when the transport took all of it meanwhile. */
+	to.room_after_flush = 2000;
+	ck_assert(to.leg.ops->flush(&to.leg));
+	body_pipe_resume(&pipe, &from.leg, &to.leg);
+	ck_assert_uint_eq(from.again, 1);
+	body_pipe_move(&pipe, &from.leg, &to.leg);
+	ck_assert_uint_eq(to.taken, 1000);
+	ck_assert_int_eq(pipe.state, BODY_PIPE_ENDED);
+	body_pipe_resume(&pipe, &from.leg, &to.leg);
+	ck_assert_uint_eq(from.again, 1);
+	body_pipe_release(&pipe);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("body_pipe");
+	TCase *all = tcase_create("all");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_add_test(all, room_that_a_late_flush_makes_is_used);
+	suite_add_tcase(suite, all);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
