@@ -63,6 +63,8 @@ static enum quota_class class_of(enum audit_kind kind)
 	case AUDIT_SESSION_END:
 	case AUDIT_EXIT:
 	case AUDIT_ROLLBACK:
+	/* Who used a decoy may have flooded the log with other denials before. */
+	case AUDIT_CANARY:
 		return QUOTA_SESSION;
 	case AUDIT_POLICY:
 	case AUDIT_JAIL:

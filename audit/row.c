@@ -57,6 +57,7 @@ static const char *kind_colour(enum audit_kind kind)
 	case AUDIT_GRANT:
 		return COLOUR_YELLOW;
 	case AUDIT_VIOLATION:
+	case AUDIT_CANARY:
 		return COLOUR_RED;
 	case AUDIT_SESSION_START:
 	case AUDIT_SESSION_END:

@@ -89,6 +89,24 @@ static void add_denial(struct denials *denials, json_t *record)
 	denials->items[denials->count++] = denial;
 }
 
+static void add_canary(struct denials *denials, json_t *record)
+{
+	cleanup_free char *where = place(record);
+	cleanup_free char *hint = field_text(record, "hint");
+
+	if (denials->canary_count < DENIALS_CANARIES_KEPT)
+		denials->canaries[denials->canary_count++] =
+			text_printf("%s: %s", where ? where : "?", hint ? hint : "denied");
+}
+
+static bool is_kind(const char *line, const char *kind)
+{
+	cleanup_free char *text = text_printf("\"kind\":\"%s\"", kind);
+
+	/* Quotes inside a value are escaped, so that no guest's text looks like this. */
+	return strstr(line, text) != NULL;
+}
+
 struct denials *denials_read(const char *directory)
 {
 	struct denials *denials = allocate(1, sizeof(*denials));
@@ -100,13 +118,15 @@ struct denials *denials_read(const char *directory)
 	if (!file)
 		return denials;
 	while (getline(&line, &capacity, file) > 0) {
+		bool is_canary = is_kind(line, "canary");
 		json_t *record;
 
-		/* Quotes inside a value are escaped, so that no guest's text looks like this. */
-		if (!strstr(line, "\"kind\":\"denial\""))
+		if (!is_canary && !is_kind(line, "denial"))
 			continue;
 		record = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
-		if (json_is_object(record))
+		if (json_is_object(record) && is_canary)
+			add_canary(denials, record);
+		else if (json_is_object(record))
 			add_denial(denials, record);
 		json_decref(record);
 	}
@@ -120,7 +140,24 @@ void denials_free(struct denials *denials)
 		return;
 	for (size_t i = 0; i < denials->count; i++)
 		denial_clear(&denials->items[i]);
+	for (size_t i = 0; i < denials->canary_count; i++)
+		free(denials->canaries[i]);
 	free(denials);
+}
+
+void denials_print_canaries(const struct denials *denials, const char *prefix, FILE *out)
+{
+	for (size_t i = 0; i < denials->canary_count; i++)
+		fprintf(out, "%s%s\n", prefix, denials->canaries[i]);
+}
+
+json_t *denials_canaries_json(const struct denials *denials)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < denials->canary_count; i++)
+		json_array_append_new(array, json_string(denials->canaries[i]));
+	return array;
 }
 
 static void print_denial(const struct denial *denial, FILE *out)

@@ -224,28 +224,50 @@ static int pass_over(struct scanner *scanner)
 	return 0;
 }
 
-static int read_document(struct scanner *scanner, json_t *rules)
+static int read_canary(struct scanner *scanner, struct egress_section *section)
 {
-	bool is_seen = false;
+	if (section->canary != CANARY_UNSAID)
+		return fail(scanner, "canary: is given twice; keep one");
+	if (expect(scanner, YAML_SCALAR_EVENT, "canary: deny, or canary: freeze") < 0)
+		return -1;
+	if (strcmp(scalar_text(scanner), "deny") == 0)
+		section->canary = CANARY_DENY;
+	else if (strcmp(scalar_text(scanner), "freeze") == 0)
+		section->canary = CANARY_FREEZE;
+	else
+		return fail(scanner, "canary: must be deny or freeze");
+	return 0;
+}
+
+/* The value of the key that the event is. */
+static int read_section(struct scanner *scanner, struct egress_section *section, bool *has_rules)
+{
+	if (strcmp(scalar_text(scanner), "canary") == 0)
+		return read_canary(scanner, section);
+	if (strcmp(scalar_text(scanner), "egress") != 0)
+		return pass_over(scanner);
+	if (*has_rules)
+		return fail(scanner, "egress: is given twice; join them");
+	*has_rules = true;
+	return read_rules(scanner, section->rules);
+}
+
+static int read_document(struct scanner *scanner, struct egress_section *section)
+{
+	bool has_rules = false;
 
 	if (expect(scanner, YAML_STREAM_START_EVENT, "YAML") < 0 ||
 	    expect(scanner, YAML_DOCUMENT_START_EVENT, "a policy; write at least version: 1") < 0 ||
 	    expect(scanner, YAML_MAPPING_START_EVENT, "keys with values") < 0)
 		return -1;
 	for (;;) {
-		bool is_ours;
-
 		if (next_event(scanner) < 0)
 			return -1;
 		if (scanner->event.type == YAML_MAPPING_END_EVENT)
 			break;
 		if (scanner->event.type != YAML_SCALAR_EVENT)
 			return fail(scanner, "a key must be a plain word");
-		is_ours = strcmp(scalar_text(scanner), "egress") == 0;
-		if (is_ours && is_seen)
-			return fail(scanner, "egress: is given twice; join them");
-		is_seen = is_seen || is_ours;
-		if ((is_ours ? read_rules(scanner, rules) : pass_over(scanner)) < 0)
+		if (read_section(scanner, section, &has_rules) < 0)
 			return -1;
 	}
 	if (expect(scanner, YAML_DOCUMENT_END_EVENT, "the end of the document") < 0)
@@ -254,11 +276,11 @@ static int read_document(struct scanner *scanner, json_t *rules)
 		      "one document only; remove what follows \"---\"");
 }
 
-int egress_rules_parse(const char *text, size_t length, const char *file_name, json_t **ret_rules,
-		       struct problem *problem)
+int egress_rules_parse(const char *text, size_t length, const char *file_name,
+		       struct egress_section *ret_section, struct problem *problem)
 {
 	struct scanner scanner = { .file_name = file_name, .problem = problem };
-	json_t *rules;
+	struct egress_section section = { 0 };
 	int result;
 
 	if (length > EGRESS_RULES_BYTES_MAX)
@@ -266,17 +288,17 @@ int egress_rules_parse(const char *text, size_t length, const char *file_name, j
 				   file_name, EGRESS_RULES_BYTES_MAX);
 	if (!yaml_parser_initialize(&scanner.parser))
 		return problem_set(problem, STATUS_SANDBOX, "%s: no memory", file_name);
-	rules = json_array();
+	section.rules = json_array();
 	yaml_parser_set_input_string(&scanner.parser, (const unsigned char *)text, length);
 	yaml_parser_set_encoding(&scanner.parser, YAML_UTF8_ENCODING);
-	result = rules ? read_document(&scanner, rules)
-		       : problem_set(problem, STATUS_SANDBOX, "%s: no memory", file_name);
+	result = section.rules ? read_document(&scanner, &section)
+			       : problem_set(problem, STATUS_SANDBOX, "%s: no memory", file_name);
 	if (scanner.has_event)
 		yaml_event_delete(&scanner.event);
 	yaml_parser_delete(&scanner.parser);
 	if (result < 0)
-		json_decref(rules);
+		json_decref(section.rules);
 	else
-		*ret_rules = rules;
+		*ret_section = section;
 	return result;
 }

@@ -1,6 +1,6 @@
 /*
- * The `egress` rules of a policy file, made into what the broker is given (the list `rules` of
- * proxy/proxy_config.h). docs/policy.md describes the format.
+ * What a policy file says of the network: its `egress` rules, made into what the broker is given
+ * (the list `rules` of proxy/proxy_config.h), and `canary`. docs/policy.md describes the format.
  *
  * Here the file is only taken from YAML to JSON, strictly: one document, no repeated key, no
  * anchors, aliases or tags, nothing empty. What a rule may say is the broker's to judge, in one
@@ -20,9 +20,20 @@
 #define EGRESS_RULES_DEPTH_MAX 8u
 #define EGRESS_RULES_VALUES_MAX 16384u
 
-/* *ret_rules is a list, empty where the file has no `egress`; the caller drops it. -1 with *problem
- * for a malformed file. */
-int egress_rules_parse(const char *text, size_t length, const char *file_name, json_t **ret_rules,
-		       struct problem *problem);
+/* What becomes of a session in which a decoy was used. */
+enum canary_action {
+	CANARY_UNSAID, /* decoys only with --canary; the request is denied */
+	CANARY_DENY,   /* decoys are planted; the request is denied */
+	CANARY_FREEZE, /* and so is everything after it */
+};
+
+struct egress_section {
+	json_t *rules; /* a list, empty where the file has no `egress`; the caller drops it */
+	enum canary_action canary;
+};
+
+/* -1 with *problem for a malformed file. */
+int egress_rules_parse(const char *text, size_t length, const char *file_name,
+		       struct egress_section *ret_section, struct problem *problem);
 
 #endif

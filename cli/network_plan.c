@@ -74,8 +74,9 @@ void network_print(FILE *out, const struct plan *plan, const struct run_options 
 			network->added_hosts.items[i + 1]);
 	for (size_t i = 0; i < network->secret_count; i++)
 		print_secret(out, &network->secrets[i]);
-	if (network->plants_canaries)
-		fprintf(out, "%-12sdecoy secrets, whose use is denied and told\n", "");
+	if (plan->plants_canaries)
+		fprintf(out, "%-12sdecoy secrets, whose use is denied and told%s\n", "",
+			plan->freezes_on_canary ? ", and closes the network" : "");
 	if (network->upstream_proxy) {
 		cleanup_free char *url = shown_proxy(network->upstream_proxy);
 		cleanup_free char *shown = escape_copy(url);
@@ -145,7 +146,7 @@ json_t *network_plan_json(const struct plan *plan, const struct run_options *opt
 		text_array(&network->allow), "passthrough", text_array(&network->passthrough),
 		"allow_all", network->allow_all ? 1 : 0, "add_host", added_hosts(network), "rules",
 		plan->egress_rules ? json_incref(plan->egress_rules) : json_array(), "secrets",
-		secrets(network), "canaries", network->plants_canaries ? 1 : 0, "upstream_proxy",
+		secrets(network), "canaries", plan->plants_canaries ? 1 : 0, "upstream_proxy",
 		proxy ? json_string(proxy) : json_null(), "forwards", forwards);
 }
 
@@ -157,6 +158,8 @@ json_t *network_broker_json(const struct plan *plan, const struct run_options *o
 				 text_array(&network->passthrough), "allow_all",
 				 network->allow_all ? 1 : 0, "add_host", added_hosts(network));
 
+	if (json && plan->freezes_on_canary)
+		json_object_set_new(json, "freeze_on_canary", json_true());
 	if (json && network->upstream_proxy)
 		json_object_set_new(json, "upstream_proxy", json_string(network->upstream_proxy));
 	if (json && plan->egress_rules) {

@@ -567,9 +567,11 @@ static int choose_network(struct plan *plan, const struct run_options *options,
 	const struct network_options *network = &options->network;
 	cleanup_fd int fd = -1;
 	cleanup_free char *text = NULL;
+	struct egress_section section;
 	size_t length = 0;
 
 	plan->has_network = network_is_asked(network);
+	plan->plants_canaries = network->plants_canaries;
 	if (options->project && options->project->no_network) {
 		if (!plan->has_network)
 			return 0;
@@ -588,13 +590,17 @@ static int choose_network(struct plan *plan, const struct run_options *options,
 	/* What is wrong with the file otherwise, the file server tells. */
 	if (fd < 0 || read_file(fd, EGRESS_RULES_BYTES_MAX, &text, &length) < 0)
 		return 0;
-	if (egress_rules_parse(text, length, options->policy, &plan->egress_rules, problem) < 0)
+	if (egress_rules_parse(text, length, options->policy, &section, problem) < 0)
 		return -1;
+	plan->egress_rules = section.rules;
 	if (client_certificates_check(plan->egress_rules, plan->policy, problem) < 0)
 		return -1;
 	warn_of_keys(plan);
 	if (json_array_size(plan->egress_rules) > 0)
 		plan->has_network = true;
+	/* Without a network nothing could carry one away. */
+	plan->plants_canaries |= plan->has_network && section.canary != CANARY_UNSAID;
+	plan->freezes_on_canary = section.canary == CANARY_FREEZE;
 	return 0;
 }
 

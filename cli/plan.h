@@ -63,6 +63,8 @@ struct plan {
 	char *policy; /* canonical path of --policy; NULL for the built-in rules alone */
 	bool has_network;
 	json_t *egress_rules; /* of the policy; NULL or empty without any */
+	bool plants_canaries;
+	bool freezes_on_canary;
 	struct text_list warnings;
 };
 

@@ -385,13 +385,14 @@ static void print_json_summary(const struct run *run)
 {
 	static const char *const changes[] = { "in place", "kept", "rolled back", "none" };
 	json_t *json = json_pack(
-		"{s:s, s:o, s:i, s:b, s:s, s:I, s:s, s:o, s:o, s:o}", "session", run->plan.id,
+		"{s:s, s:o, s:i, s:b, s:s, s:I, s:s, s:o, s:o, s:o, s:o}", "session", run->plan.id,
 		"name", run->record.name ? json_string(run->record.name) : json_null(),
 		"exit_status", run->status, "sandbox_failed", run->sandbox_fine ? 0 : 1, "engine",
 		run->record.engine, "duration_ms", (json_int_t)run->record.duration_ms, "changes",
 		changes[run->record.changes], "rollback",
 		run->rolled_back ? rollback_json(&run->rollback) : json_null(), "denials",
-		run->denials ? denials_json(run->denials) : json_array(), "reason",
+		run->denials ? denials_json(run->denials) : json_array(), "canaries",
+		run->denials ? denials_canaries_json(run->denials) : json_array(), "reason",
 		run->record.reason ? json_string(run->record.reason) : json_null());
 	cleanup_free char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 
@@ -407,6 +408,9 @@ static void summarise(struct run *run)
 
 	if (run->vm.files.directory)
 		run->denials = denials_read(run->vm.files.directory);
+	/* Before everything else, and whatever the verbosity. */
+	if (run->denials)
+		denials_print_canaries(run->denials, "matchlock: DECOY USED: ", stderr);
 	if (run->options.json) {
 		print_json_summary(run);
 		return;

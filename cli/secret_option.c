@@ -27,6 +27,8 @@ static const struct {
 	{ "STRIPE_LIVE_SECRET_KEY", "sk_live_0123456789abcdefghijABCD" },
 	{ "PROD_DATABASE_PASSWORD", "x9Kq2mVt7Lp4RwZs" },
 	{ "BACKUP_SIGNING_KEY", "3f9a7c1e5b8d2046f1a3c5e7092b4d68" },
+	{ "PROD_ACCESS_KEY_ID", "AKIAQ3EGRV2FJZ5TNW4K" },
+	{ "PROD_SECRET_ACCESS_KEY", "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" },
 };
 
 const char *secret_option_canary(size_t index)

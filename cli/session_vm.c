@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "cli/canary_files.h"
 #include "cli/client_certificates.h"
 #include "cli/port_forward.h"
 
@@ -553,6 +554,7 @@ static int await_guest(struct session_vm *vm, const struct plan *plan,
 
 static int configure_guest(struct session_vm *vm, const struct plan *plan, struct problem *problem)
 {
+	struct canary_files canaries;
 	struct agent_config *config;
 	int error;
 
@@ -560,8 +562,11 @@ static int configure_guest(struct session_vm *vm, const struct plan *plan, struc
 		return -1;
 	config = allocate(1, sizeof(*config));
 	fill_config(vm, plan, config);
+	canary_files_make(plan, &vm->proxy.placeholders, &canaries);
+	canary_files_add(&canaries, config);
 	error = agent_client_configure(vm->client, config, vm->watch_fd, CONFIGURE_TIMEOUT_MS);
 	free(config);
+	canary_files_free(&canaries);
 	return error < 0 ? boot_problem(vm, error, problem) : 0;
 }
 
@@ -591,11 +596,11 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		.signal_fd = -1,
 	};
 	/* Before any child is there to inherit what the environment holds. */
-	if ((options->network.secret_count > 0 || options->network.plants_canaries ||
+	if ((options->network.secret_count > 0 || plan->plants_canaries ||
 	     client_certificates_are_wanted(plan->egress_rules)) &&
 	    secret_options_bundle(options->network.secrets, options->network.secret_count,
-				  options->network.plants_canaries, plan->egress_rules,
-				  &vm->secrets_fd, problem) < 0)
+				  plan->plants_canaries, plan->egress_rules, &vm->secrets_fd,
+				  problem) < 0)
 		return -1;
 	if (guest_kernel_find(paths, true, &kernel, problem) < 0)
 		return -1;

@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/denials.h"
 #include "cli/remove_tree.h"
 #include "cli/undo_actions.h"
 
@@ -289,6 +290,22 @@ static int exec_diff(const struct paths *paths, const struct session_record *rec
 	return 1;
 }
 
+/* The first thing to know of a session. */
+static void print_canaries(const struct paths *paths, const struct session_record *record,
+			   const struct diff_options *options)
+{
+	cleanup_free char *directory = session_record_directory(paths, record->id);
+	struct denials *denials = denials_read(directory);
+
+	if (options->json)
+		denials_print_canaries(denials, "matchlock: DECOY USED: ", stderr);
+	else
+		denials_print_canaries(denials, "! decoy used: ", stdout);
+	denials_free(denials);
+	/* The file server writes the rest. */
+	fflush(stdout);
+}
+
 int command_diff(int argc, char **argv, const struct paths *paths)
 {
 	static const struct option long_options[] = {
@@ -322,6 +339,7 @@ int command_diff(int argc, char **argv, const struct paths *paths)
 			return command_problem(&problem);
 		}
 	}
+	print_canaries(paths, &record, &options);
 	if (record.changes == SESSION_CHANGES_NONE || record.stores.count == 0) {
 		fprintf(stderr, "matchlock: session %s could not change anything on the host\n",
 			record.id);

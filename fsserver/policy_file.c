@@ -44,6 +44,7 @@ struct lines {
 	unsigned name_line;
 	unsigned protect_line;
 	unsigned egress_line;
+	unsigned canary_line;
 };
 
 struct scanner {
@@ -57,7 +58,7 @@ struct scanner {
 	size_t error_capacity;
 };
 
-#define KEYS_KNOWN "version, name, deny, allow, hide, readonly, protect, egress"
+#define KEYS_KNOWN "version, name, deny, allow, hide, readonly, protect, egress, canary"
 #define SKIPPED_DEPTH_MAX 16u
 
 /* ---- errors ------------------------------------------------------------------------------------
@@ -337,6 +338,10 @@ static int scan_entry(struct scanner *scanner)
 		error = seen_twice(scanner, &scanner->lines->egress_line);
 		return error < 0 ? error : skip_list(scanner);
 	}
+	if (strcmp(key, "canary") == 0) {
+		error = seen_twice(scanner, &scanner->lines->canary_line);
+		return error < 0 ? error : scan_plain(scanner, "deny or freeze");
+	}
 	return fail(scanner, event_line(scanner), "unknown key; the keys are " KEYS_KNOWN);
 }
 
@@ -436,6 +441,7 @@ static const cyaml_schema_field_t document_fields[] = {
 	CYAML_FIELD_SEQUENCE("readonly", OPTIONAL, struct document, readonly, &pattern_schema, 0,
 			     POLICY_RULES_MAX),
 	CYAML_FIELD_IGNORE("egress", CYAML_FLAG_OPTIONAL),
+	CYAML_FIELD_IGNORE("canary", CYAML_FLAG_OPTIONAL),
 	CYAML_FIELD_END
 };
 

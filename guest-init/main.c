@@ -21,6 +21,7 @@
 #include "guest-init/failure.h"
 #include "guest-init/file_daemon.h"
 #include "guest-init/guest_root.h"
+#include "guest-init/home_files.h"
 #include "guest-init/identity_files.h"
 #include "guest-init/machine.h"
 #include "guest-init/modules.h"
@@ -140,6 +141,8 @@ static int configure(struct guest *guest)
 		result = guest_root_assemble(&guest->config, &guest->daemon, &guest->failure);
 	if (result == 0)
 		result = identity_files_write(&guest->config, &guest->failure);
+	if (result == 0)
+		result = home_files_write(&guest->config, &guest->failure);
 	if (result == 0)
 		result = connect_network(guest);
 	if (result < 0)

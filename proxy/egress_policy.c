@@ -32,6 +32,8 @@ struct budget {
 struct egress_policy {
 	const char *session;
 	bool allow_all;
+	bool freezes_on_canary;
+	bool is_frozen;
 	struct entries allow;
 	struct entries passthrough;
 	const struct egress_rule *rules;
@@ -229,9 +231,8 @@ static bool judge_by_tcp_rules(const struct egress_policy *policy, const struct 
 	return true;
 }
 
-void egress_policy_judge_connection(const struct egress_policy *policy,
-				    const struct host_name *name, uint16_t port,
-				    struct egress_verdict *ret_verdict)
+static void judge_lists(const struct egress_policy *policy, const struct host_name *name,
+			uint16_t port, struct egress_verdict *ret_verdict)
 {
 	const struct entry *opaque = find_entry(&policy->allow, name, port, true, web_ports);
 	const struct entry *passed;
@@ -255,6 +256,35 @@ void egress_policy_judge_connection(const struct egress_policy *policy,
 		return;
 	}
 	judge_by_patterns(policy, name, port, ret_verdict);
+}
+
+static void refuse_frozen(struct egress_verdict *verdict)
+{
+	deny(verdict, "session_frozen");
+	verdict->limits = NULL;
+	say(verdict->rule, "canary: freeze");
+	say(verdict->hint, "a decoy credential was used, so nothing of this session may reach the "
+			   "network any more; nothing opens it again but a new session");
+}
+
+void egress_policy_judge_connection(const struct egress_policy *policy,
+				    const struct host_name *name, uint16_t port,
+				    struct egress_verdict *ret_verdict)
+{
+	judge_lists(policy, name, port, ret_verdict);
+	/* How the refusal is told stays as it was. */
+	if (policy->is_frozen)
+		refuse_frozen(ret_verdict);
+}
+
+void egress_policy_note_canary(struct egress_policy *policy)
+{
+	policy->is_frozen = policy->freezes_on_canary;
+}
+
+bool egress_policy_is_frozen(const struct egress_policy *policy)
+{
+	return policy->is_frozen;
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -445,7 +475,7 @@ void egress_policy_judge_request(struct egress_policy *policy, const struct host
 	bool is_first = true;
 	enum stage farthest = STAGE_PORT;
 
-	if (rank == 0) {
+	if (rank == 0 || policy->is_frozen) {
 		egress_policy_judge_connection(policy, name, port, ret_verdict);
 		return;
 	}
@@ -786,6 +816,7 @@ int egress_policy_new(const struct egress_policy_options *options,
 		return -ENOMEM;
 	policy->session = options->session;
 	policy->allow_all = options->allow_all;
+	policy->freezes_on_canary = options->freezes_on_canary;
 	policy->rules = options->rules;
 	policy->rule_count = options->rule_count;
 	policy->left = calloc(options->rule_count + 1, sizeof(*policy->left));

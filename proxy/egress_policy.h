@@ -100,6 +100,7 @@ struct egress_policy_options {
 	size_t passthrough_count;
 	const struct egress_rule *rules;
 	size_t rule_count;
+	bool freezes_on_canary;
 };
 
 /* ---- verdicts -------------------------------------------------------------------------------- */
@@ -115,7 +116,7 @@ struct egress_verdict {
 	/* NULL, or a word that stays: host_not_allowed, port_not_allowed, method_not_allowed,
 	 * path_not_allowed, path_ambiguous, header_missing, header_not_allowed, head_too_large,
 	 * body_too_large, response_too_large, requests_exhausted, bytes_exhausted,
-	 * secret_not_bound, push_not_allowed */
+	 * secret_not_bound, push_not_allowed, session_frozen */
 	const char *reason;
 	char rule[256]; /* the one that decided; printable */
 	char hint[256]; /* what would open it; "" when nothing to say */
@@ -160,6 +161,11 @@ void egress_policy_judge_push(const struct egress_rule *limits, const char *repo
 
 /* Writes the rule's name, as verdicts have it, into one that is made elsewhere. */
 void egress_policy_name_rule(const struct egress_rule *rule, struct egress_verdict *verdict);
+
+/* A request carried a decoy. If the session wants that, everything is refused from then on
+ * (session_frozen), for as long as it lives; what is under way is for its owners to end. */
+void egress_policy_note_canary(struct egress_policy *policy);
+bool egress_policy_is_frozen(const struct egress_policy *policy);
 
 /* ---- changes while the session runs ---------------------------------------------------------- */
 

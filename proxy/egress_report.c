@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define COMPONENT "proxy"
@@ -11,6 +12,7 @@
 struct egress_report {
 	int fd; /* not owned */
 	bool failed;
+	unsigned canaries;
 	struct audit_event event;
 };
 
@@ -104,11 +106,12 @@ void egress_report_request(struct egress_report *report, const struct egress_ent
 	send_event(report);
 }
 
-void egress_report_denial(struct egress_report *report, const struct egress_entry *entry)
+static void put_denial(struct egress_report *report, enum audit_kind kind,
+		       const struct egress_entry *entry)
 {
 	struct audit_event *event = &report->event;
 
-	audit_event_begin(event, AUDIT_DENIAL);
+	audit_event_begin(event, kind);
 	audit_event_text(event, AUDIT_FIELD_OPERATION, entry->operation);
 	put_target(report, entry);
 	audit_event_text(event, AUDIT_FIELD_METHOD, entry->method);
@@ -119,6 +122,16 @@ void egress_report_denial(struct egress_report *report, const struct egress_entr
 	audit_event_number(event, AUDIT_FIELD_SENT, entry->sent);
 	audit_event_text(event, AUDIT_FIELD_SECRETS, entry->secrets);
 	send_event(report);
+}
+
+void egress_report_denial(struct egress_report *report, const struct egress_entry *entry)
+{
+	if (entry->reason && strcmp(entry->reason, "canary") == 0 &&
+	    report->canaries < EGRESS_REPORT_CANARIES_MAX) {
+		report->canaries++;
+		put_denial(report, AUDIT_CANARY, entry);
+	}
+	put_denial(report, AUDIT_DENIAL, entry);
 }
 
 void egress_report_connection(struct egress_report *report, const struct egress_entry *entry)

@@ -30,6 +30,9 @@ struct egress_entry {
 	uint64_t duration_ns;
 };
 
+/* Records of decoys in a session; their denials go on. */
+#define EGRESS_REPORT_CANARIES_MAX 16u
+
 /* `audit_fd` is a SOCK_SEQPACKET socket, or -1: nothing is told. NULL without memory. */
 struct egress_report *egress_report_new(int audit_fd);
 void egress_report_free(struct egress_report *report);
@@ -38,6 +41,7 @@ bool egress_report_has_failed(const struct egress_report *report);
 
 void egress_report_jail(struct egress_report *report, const char *detail);
 void egress_report_request(struct egress_report *report, const struct egress_entry *entry);
+/* One because of a decoy is told twice, once as a record that no quota of denials holds back. */
 void egress_report_denial(struct egress_report *report, const struct egress_entry *entry);
 void egress_report_connection(struct egress_report *report, const struct egress_entry *entry);
 

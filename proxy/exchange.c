@@ -4,6 +4,8 @@
 #include "proxy/answer.h"
 #include "proxy/body_limit.h"
 #include "proxy/body_pipe.h"
+#include "proxy/canary_search.h"
+#include "proxy/egress_policy.h"
 #include "proxy/egress_report.h"
 #include "proxy/git_push.h"
 #include "proxy/request_check.h"
@@ -29,6 +31,7 @@
  *
  *	NEW		the guest's head is complete and not looked at
  *	HOLDING		the body is collected, because a signature in the head is over it
+ *	SEARCHING	the request goes nowhere, and its body is searched for decoys
  *	CONNECTING	waits for a server's connection
  *	RELAYING	the request was begun; the response may have been
  *	OVER		the turn ends with `done`
@@ -40,6 +43,7 @@
 enum exchange_state {
 	EXCHANGE_NEW,
 	EXCHANGE_HOLDING,
+	EXCHANGE_SEARCHING,
 	EXCHANGE_CONNECTING,
 	EXCHANGE_RELAYING,
 	EXCHANGE_OVER,
@@ -62,7 +66,7 @@ struct exchange {
 	bool is_head;
 	char accept[WEBSOCKET_ACCEPT_SIZE];
 	enum exchange_state state;
-	struct byte_buffer held; /* HOLDING */
+	struct byte_buffer held; /* HOLDING, SEARCHING */
 	struct body_pipe request;
 	struct body_pipe response;
 	/* In `request` and `response`, borrowed; each may be NULL. */
@@ -216,6 +220,22 @@ static void refuse(struct exchange *exchange)
 	answer(exchange, verdict->status, verdict->is_denial, verdict->reason, verdict->hint);
 }
 
+/* A decoy was seen in some request: nothing that is under way goes further. */
+static void stop_frozen(struct exchange *exchange)
+{
+	struct egress_verdict judged;
+
+	egress_policy_judge_connection(exchange->services->policy, &exchange->origin->name,
+				       exchange->origin->port, &judged);
+	drop_upstream(exchange);
+	if (exchange->response_begun) {
+		cut(exchange, judged.reason);
+		return;
+	}
+	request_refuse(&exchange->verdict, &judged);
+	refuse(exchange);
+}
+
 /* ---- the server's connection ---------------------------------------------------------------- */
 
 static void on_server_changed(struct http_leg *leg)
@@ -268,7 +288,9 @@ static void on_connected(void *context, struct upstream *upstream,
 
 	exchange->upstream = upstream;
 	exchange->is_connecting = false;
-	if (upstream)
+	if (upstream && egress_policy_is_frozen(exchange->services->policy))
+		stop_frozen(exchange);
+	else if (upstream)
 		begin_request(exchange);
 	else if (strcmp(failure->reason, "address_blocked") == 0)
 		answer(exchange, 403, true, failure->reason, failure->detail);
@@ -385,13 +407,31 @@ static int prepare_body(struct exchange *exchange)
 	return error;
 }
 
+static void search(struct exchange *exchange)
+{
+	if (canary_search(exchange->services, exchange->guest, &exchange->held, &exchange->verdict))
+		refuse(exchange);
+}
+
+static void refuse_request(struct exchange *exchange)
+{
+	if (!canary_search_is_wanted(exchange->services, exchange->guest, &exchange->verdict)) {
+		refuse(exchange);
+		return;
+	}
+	byte_buffer_release(&exchange->held);
+	byte_buffer_init(&exchange->held, CANARY_SEARCH_MAX);
+	exchange->state = EXCHANGE_SEARCHING;
+	search(exchange);
+}
+
 /* Everything is known: to the server with it. */
 static void send_on(struct exchange *exchange)
 {
 	int error = exchange->verdict.is_allowed ? prepare_body(exchange) : -EACCES;
 
 	if (error == -EACCES)
-		refuse(exchange);
+		refuse_request(exchange);
 	else if (error || prepare_head(exchange) < 0)
 		answer(exchange, 431, false, "head_too_large", "the head has no room left");
 	else
@@ -484,7 +524,7 @@ static void refuse_body(struct exchange *exchange)
 		request_refuse(verdict, git_push_verdict(blocker));
 	else if (exchange->request_secrets)
 		secret_filter_report(exchange->request_secrets, &verdict->secret);
-	(void)request_check_secrets(verdict);
+	(void)request_check_secrets(exchange->services, verdict);
 	tell(exchange, verdict->reason, true, verdict->hint);
 	drop_upstream(exchange);
 	if (exchange->response_begun)
@@ -788,8 +828,13 @@ void exchange_turn(struct exchange *exchange)
 
 	if (exchange->state == EXCHANGE_NEW)
 		begin(exchange);
+	else if (exchange->state != EXCHANGE_OVER &&
+		 egress_policy_is_frozen(exchange->services->policy))
+		stop_frozen(exchange);
 	else if (exchange->state == EXCHANGE_HOLDING)
 		hold(exchange);
+	else if (exchange->state == EXCHANGE_SEARCHING)
+		search(exchange);
 	if (exchange->state == EXCHANGE_RELAYING)
 		relay(exchange);
 	if (exchange->state == EXCHANGE_OVER && done) {

@@ -88,6 +88,13 @@ struct guests {
 
 /* ---- the log -------------------------------------------------------------------------------- */
 
+/* A tunnel that is stopped says goodbye, and carries nothing any more. */
+static bool is_frozen(const struct guest *guest)
+{
+	return egress_policy_is_frozen(guest->guests->services->policy) &&
+	       !guest->tunnel.is_stopped;
+}
+
 static const char *tunnel_reason(const struct guest *guest)
 {
 	const struct websocket_relay *websocket = guest->websocket;
@@ -97,6 +104,8 @@ static const char *tunnel_reason(const struct guest *guest)
 		return websocket_relay_reason(websocket);
 	if (guest->budget && tunnel_budget_reason(guest->budget))
 		return tunnel_budget_reason(guest->budget);
+	if (is_frozen(guest))
+		return "session_frozen";
 	return guest->tunnel.failed ? "broken" : NULL;
 }
 
@@ -350,8 +359,18 @@ static void step_http2(struct guest *guest)
 
 /* ---- tunnels -------------------------------------------------------------------------------- */
 
+static void cut_tunnel(struct guest *guest)
+{
+	stream_reset(&guest->stream);
+	close_guest(guest);
+}
+
 static void turn_tunnel(struct guest *guest)
 {
+	if (is_frozen(guest)) {
+		cut_tunnel(guest);
+		return;
+	}
 	/* The answer that opened it goes first. */
 	if (guest->has_codec && !guest->codec.leg.ops->flush(&guest->codec.leg))
 		return;
@@ -833,6 +852,10 @@ void guests_sweep(struct guests *guests, uint64_t now_ms)
 		if (guest->deadline_ms > 0 && now_ms >= guest->deadline_ms) {
 			enter(guest);
 			close_guest(guest);
+			leave(guest);
+		} else if (guest->state == GUEST_TUNNEL && is_frozen(guest)) {
+			enter(guest);
+			cut_tunnel(guest);
 			leave(guest);
 		}
 		guest = next;

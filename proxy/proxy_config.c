@@ -428,9 +428,9 @@ static void take_upstream(struct reader *reader, json_t *root)
 
 static void take_all(struct reader *reader, json_t *root)
 {
-	static const char *const known[] = { "session",	  "allow",    "passthrough",
-					     "allow_all", "add_host", "upstream_proxy",
-					     "rules" };
+	static const char *const known[] = { "session",	  "allow",	     "passthrough",
+					     "allow_all", "add_host",	     "upstream_proxy",
+					     "rules",	  "freeze_on_canary" };
 	struct egress_policy_options *policy = &reader->owner->config.policy;
 	struct egress_texts texts;
 
@@ -438,6 +438,7 @@ static void take_all(struct reader *reader, json_t *root)
 		return;
 	policy->session = take_text(reader, root, "", "session", true);
 	policy->allow_all = take_bool(reader, root, "", "allow_all");
+	policy->freezes_on_canary = take_bool(reader, root, "", "freeze_on_canary");
 	texts = take_texts(reader, root, "", "allow", 0, EGRESS_PATTERNS_MAX);
 	policy->allow = texts.items;
 	policy->allow_count = texts.count;

@@ -6,6 +6,7 @@
  *
  *	{"session": "name", "allow": ["*.example.com", "tcp://db.example.com:5432"],
  *	 "passthrough": ["pinned.example.com"], "allow_all": false,
+ *	 "freeze_on_canary": false,
  *	 "add_host": [{"name": "db.example.com", "address": "10.0.0.5"}],
  *	 "upstream_proxy": "http://user:password@proxy:3128",
  *	 "rules": [{"where": "policy.yaml:7", "host": "api.example.com", "ports": [443],

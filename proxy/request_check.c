@@ -118,14 +118,20 @@ int request_check_push(struct http_leg *guest, struct body_filter **ret_filter,
 	return error;
 }
 
-bool request_check_secrets(struct request_verdict *verdict)
+bool request_check_secrets(const struct services *services, struct request_verdict *verdict)
 {
 	const struct secret_verdict *secret = &verdict->secret;
 
 	if (secret->refusal == SECRET_REFUSAL_NONE)
 		return true;
 	verdict->is_allowed = false;
-	return refuse(verdict, 403, secret_refusal_code(secret->refusal), "%s", secret->hint);
+	if (secret->refusal == SECRET_REFUSAL_CANARY)
+		egress_policy_note_canary(services->policy);
+	return refuse(verdict, 403, secret_refusal_code(secret->refusal), "%s%s", secret->hint,
+		      egress_policy_is_frozen(services->policy)
+			      ? "; the session is frozen: nothing of it reaches the network any "
+				"more"
+			      : "");
 }
 
 /* Rules may bind a secret to some requests of its host. One that could go into a body is refused
@@ -175,7 +181,7 @@ static bool put_secrets(const struct services *services, const struct exchange_o
 		return refuse(verdict, 431, "head_too_large", "the head has no room left");
 	if (error)
 		return refuse(verdict, 503, "out_of_memory", "the broker is out of memory");
-	return request_check_secrets(verdict) && check_bindings(services, head, verdict);
+	return request_check_secrets(services, verdict) && check_bindings(services, head, verdict);
 }
 
 static bool check_rules(const struct services *services, const struct exchange_origin *origin,

@@ -50,8 +50,8 @@ int request_check_push(struct http_leg *guest, struct body_filter **ret_filter,
 
 /* Refuses by what a rule says. */
 void request_refuse(struct request_verdict *verdict, const struct egress_verdict *judged);
-/* Refuses if the secrets do. False when they do. */
-bool request_check_secrets(struct request_verdict *verdict);
+/* Refuses if the secrets do. False when they do. A decoy is noted, which may freeze the session. */
+bool request_check_secrets(const struct services *services, struct request_verdict *verdict);
 /* Names of the secrets that are used, with commas, cut to fit; "" for none. */
 void request_secret_names(const struct services *services, const struct request_verdict *verdict,
 			  char names[REQUEST_SECRETS_MAX]);

@@ -106,7 +106,7 @@ static void refuse_frames(struct websocket_relay *relay, const struct direction 
 			 websocket_frames_problem(direction->frames));
 		refuse(relay, "websocket_malformed", WEBSOCKET_CLOSE_PROTOCOL_ERROR);
 	} else if (error == -EACCES) {
-		(void)request_check_secrets(verdict);
+		(void)request_check_secrets(relay->services, verdict);
 		refuse(relay, verdict->reason, WEBSOCKET_CLOSE_POLICY);
 	} else {
 		refuse(relay, "out_of_memory", WEBSOCKET_CLOSE_INTERNAL_ERROR);

@@ -394,6 +394,22 @@ static void get_mount(struct byte_reader *reader, uint32_t index, struct agent_m
 		byte_reader_fail(reader);
 }
 
+static bool is_below(const char *path, const char *home)
+{
+	size_t length = strlen(home);
+
+	return strncmp(path, home, length) == 0 && path[length] == '/';
+}
+
+static void get_file(struct byte_reader *reader, const char *home, struct agent_file *file)
+{
+	file->mode = byte_reader_u32(reader);
+	file->path = get_path(reader);
+	file->text = get_text(reader, AGENT_FILE_TEXT_MAX);
+	if ((file->mode & ~0777U) != 0 || !is_below(file->path, home))
+		byte_reader_fail(reader);
+}
+
 int agent_decode_config(const void *data, size_t length, struct agent_config *ret_config)
 {
 	struct byte_reader reader;
@@ -420,8 +436,15 @@ int agent_decode_config(const void *data, size_t length, struct agent_config *re
 		return -EBADMSG;
 	for (uint32_t i = 0; i < decoded.mount_count; i++)
 		get_mount(&reader, i, &decoded.mounts[i]);
+	decoded.file_count = byte_reader_u32(&reader);
+	if (decoded.file_count > AGENT_FILES_MAX)
+		return -EBADMSG;
+	for (uint32_t i = 0; i < decoded.file_count; i++)
+		get_file(&reader, decoded.home, &decoded.files[i]);
 	if (!byte_reader_done(&reader))
 		return -EBADMSG;
+	for (uint32_t i = decoded.file_count; i < AGENT_FILES_MAX; i++)
+		decoded.files[i] = (struct agent_file){ 0 };
 	for (uint32_t i = decoded.mount_count; i < AGENT_MOUNTS_MAX; i++)
 		decoded.mounts[i] = (struct agent_mount){ 0 };
 	*config = decoded;
@@ -432,7 +455,7 @@ size_t agent_encode_config(void *buffer, size_t capacity, const struct agent_con
 {
 	struct byte_writer writer;
 
-	if (config->mount_count > AGENT_MOUNTS_MAX)
+	if (config->mount_count > AGENT_MOUNTS_MAX || config->file_count > AGENT_FILES_MAX)
 		return 0;
 	begin(&writer, buffer, capacity, AGENT_CONFIG);
 	byte_writer_s64(&writer, config->clock_seconds);
@@ -460,6 +483,12 @@ size_t agent_encode_config(void *buffer, size_t capacity, const struct agent_con
 		byte_writer_u32(&writer, mount->gid);
 		put_path(&writer, mount->target);
 		put_text(&writer, mount->options ? mount->options : "", AGENT_TEXT_MAX);
+	}
+	byte_writer_u32(&writer, config->file_count);
+	for (uint32_t i = 0; i < config->file_count; i++) {
+		byte_writer_u32(&writer, config->files[i].mode);
+		put_path(&writer, config->files[i].path);
+		put_text(&writer, config->files[i].text, AGENT_FILE_TEXT_MAX);
 	}
 	return finish(&writer, AGENT_TO_GUEST_MAX);
 }

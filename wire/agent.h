@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AGENT_VERSION 2
+#define AGENT_VERSION 3
 
 #define AGENT_CONTROL_PORT 1024
 #define AGENT_STREAM_PORT 1025
@@ -47,6 +47,8 @@
 #define AGENT_TEXT_MAX 1023 /* error texts, mount options */
 #define AGENT_CERTIFICATE_MAX 8192
 #define AGENT_MOUNTS_MAX 64
+#define AGENT_FILES_MAX 8
+#define AGENT_FILE_TEXT_MAX 4096
 #define AGENT_GROUPS_MAX 256
 #define AGENT_STRINGS_MAX 65536 /* in one list */
 #define AGENT_ENTROPY_SIZE 64
@@ -185,6 +187,14 @@ struct agent_mount {
 #define AGENT_TRUST_BUNDLE "/run/matchlock/ca-bundle.pem"
 #define AGENT_CONFIG_FLAGS 3U /* not both */
 
+/* Written for the caller in the layer of memory, with directories on the way to it that are the
+ * caller's alone; what stands there already stays. */
+struct agent_file {
+	uint32_t mode;	  /* permission bits */
+	const char *path; /* absolute; below the caller's home */
+	const char *text;
+};
+
 struct agent_config {
 	int64_t clock_seconds; /* wall clock, since 1970 */
 	uint32_t clock_nanoseconds;
@@ -202,6 +212,8 @@ struct agent_config {
 	uint32_t certificate_hash; /* of its subject, as OpenSSL's directories are named by */
 	uint32_t mount_count;
 	struct agent_mount mounts[AGENT_MOUNTS_MAX];
+	uint32_t file_count;
+	struct agent_file files[AGENT_FILES_MAX];
 };
 
 /* `count` NUL-terminated strings one after the other. */

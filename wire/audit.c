@@ -20,6 +20,7 @@ static const char *const kind_names[] = {
 	[AUDIT_REQUEST] = "request",
 	[AUDIT_CONNECTION] = "connection",
 	[AUDIT_GRANT] = "grant",
+	[AUDIT_CANARY] = "canary",
 };
 
 static const char *const field_names[] = {

@@ -44,6 +44,7 @@ enum audit_kind {
 	AUDIT_CONNECTION = 13,	/* operation, host, port, address?, protocol, reason?, sent,
 				 * received, duration_ns, rule, secrets? */
 	AUDIT_GRANT = 14,	/* operation, rule: a port, or a host while the session runs */
+	AUDIT_CANARY = 15,	/* as a denial of the network: a decoy of --canary was sent */
 };
 
 /* The JSON key of each field is its name in lower case. */

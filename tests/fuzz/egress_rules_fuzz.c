@@ -36,23 +36,23 @@ static void configure(json_t *rules)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct problem problem = { 0 };
-	json_t *rules = NULL;
+	struct egress_section section = { 0 };
 	/* Of the exact size, so that a read past the end is seen. */
 	char *text = malloc(size > 0 ? size : 1);
 
 	if (!text)
 		return 0;
 	memcpy(text, data, size);
-	if (egress_rules_parse(text, size, "p", &rules, &problem) == 0) {
+	if (egress_rules_parse(text, size, "p", &section, &problem) == 0) {
 		size_t index;
 		json_t *rule;
 
-		json_array_foreach(rules, index, rule)
+		json_array_foreach(section.rules, index, rule)
 		{
 			assert(strncmp(json_string_value(json_object_get(rule, "where")),
 				       "p:", 2) == 0);
 		}
-		configure(rules);
+		configure(section.rules);
 	} else {
 		assert(strncmp(problem.text, "p:", 2) == 0);
 		check_message(problem.text);

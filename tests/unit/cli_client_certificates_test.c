@@ -54,15 +54,15 @@ static void tear_down(void)
 static json_t *rules_of(const char *yaml)
 {
 	char policy[128];
-	json_t *rules;
+	struct egress_section section;
 
 	snprintf(policy, sizeof(policy), "%s/policy.yaml", directory);
 	snprintf(text, sizeof(text), "version: 1\negress:\n%s", yaml);
-	ck_assert_int_eq(egress_rules_parse(text, strlen(text), "policy.yaml", &rules, &problem),
+	ck_assert_int_eq(egress_rules_parse(text, strlen(text), "policy.yaml", &section, &problem),
 			 0);
-	if (client_certificates_check(rules, policy, &problem) == 0)
-		return rules;
-	json_decref(rules);
+	if (client_certificates_check(section.rules, policy, &problem) == 0)
+		return section.rules;
+	json_decref(section.rules);
 	return NULL;
 }
 

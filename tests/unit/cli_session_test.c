@@ -316,7 +316,9 @@ START_TEST(denials_of_a_log)
 		"\"port\":443,\"method\":\"GET\",\"path\":\"/x\",\"rule\":\"r\"}\n"
 		"{\"seq\":7,\"kind\":\"denial\",\"operation\":\"connect\",\"host\":\"b.test\","
 		"\"port\":22,\"rule\":\"r\"}\n"
-		"{\"seq\":8,\"kind\":\"denial\",\"operation\":\"cut off";
+		"{\"seq\":8,\"kind\":\"canary\",\"operation\":\"request\",\"host\":\"c.test\","
+		"\"port\":443,\"path\":\"/\\u001bx\",\"hint\":\"the decoy X; frozen\"}\n"
+		"{\"seq\":9,\"kind\":\"denial\",\"operation\":\"cut off";
 	char *path = text_printf("%s/audit.jsonl", scratch);
 	FILE *file = fopen(path, "w");
 	struct denials *denials;
@@ -339,6 +341,13 @@ START_TEST(denials_of_a_log)
 	fclose(file);
 	ck_assert_ptr_nonnull(strstr(text, "--allow-write a"));
 	ck_assert_ptr_null(strchr(text, '\033'));
+	free(text);
+	ck_assert_uint_eq(denials->canary_count, 1);
+	ck_assert_str_eq(denials->canaries[0], "c.test/\\x1bx: the decoy X; frozen");
+	file = open_memstream(&text, &length);
+	denials_print_canaries(denials, "! ", file);
+	fclose(file);
+	ck_assert_str_eq(text, "! c.test/\\x1bx: the decoy X; frozen\n");
 	free(text);
 	denials_free(denials);
 	free(path);

@@ -49,12 +49,13 @@ START_TEST(rules_reach_the_broker)
 	struct proxy_config *config;
 	const struct egress_rule *rule;
 	struct problem problem;
-	json_t *rules;
+	struct egress_section section;
 
-	ck_assert_int_eq(egress_rules_parse(whole, strlen(whole), "policy.yaml", &rules, &problem),
-			 0);
-	ck_assert_uint_eq(json_array_size(rules), 2);
-	ck_assert_msg(configure(rules, &config, error) == 0, "%s", error);
+	ck_assert_int_eq(
+		egress_rules_parse(whole, strlen(whole), "policy.yaml", &section, &problem), 0);
+	ck_assert_uint_eq(json_array_size(section.rules), 2);
+	ck_assert_int_eq(section.canary, CANARY_UNSAID);
+	ck_assert_msg(configure(section.rules, &config, error) == 0, "%s", error);
 	ck_assert_uint_eq(config->policy.rule_count, 2);
 	rule = &config->policy.rules[0];
 	ck_assert_str_eq(rule->where, "policy.yaml:5");
@@ -80,13 +81,33 @@ START_TEST(files_without_rules)
 	static const char *const texts[] = { "version: 1\n", "version: 1\negress: []\n",
 					     "version: 1\nallow:\n  - {a: [b, {c: d}]}\n" };
 	struct problem problem;
-	json_t *rules;
+	struct egress_section section;
 
 	for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
 		ck_assert_int_eq(
-			egress_rules_parse(texts[i], strlen(texts[i]), "p", &rules, &problem), 0);
-		ck_assert_uint_eq(json_array_size(rules), 0);
-		json_decref(rules);
+			egress_rules_parse(texts[i], strlen(texts[i]), "p", &section, &problem), 0);
+		ck_assert_uint_eq(json_array_size(section.rules), 0);
+		json_decref(section.rules);
+	}
+}
+END_TEST
+
+START_TEST(what_a_decoy_does)
+{
+	static const struct {
+		const char *text;
+		enum canary_action action;
+	} files[] = { { "version: 1\ncanary: deny\n", CANARY_DENY },
+		      { "canary: freeze\negress: []\nversion: 1\n", CANARY_FREEZE } };
+	struct egress_section section;
+	struct problem problem;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(files); i++) {
+		ck_assert_int_eq(egress_rules_parse(files[i].text, strlen(files[i].text), "p",
+						    &section, &problem),
+				 0);
+		ck_assert_int_eq(section.canary, files[i].action);
+		json_decref(section.rules);
 	}
 }
 END_TEST
@@ -119,15 +140,18 @@ static const struct {
 	{ "version: 1\negress: [{a: [[[[[[[[b]]]]]]]]}]\n", "p:2: is nested too deep" },
 	{ "version: 1\negress: [{\"\\e\": a, \"\\e\": b}]\n", "p:2: \\x1b: is given twice" },
 	{ "version: 1\n---\nversion: 1\n", "p:2: expected one document" },
+	{ "version: 1\ncanary: maybe\n", "p:2: canary: must be deny or freeze" },
+	{ "version: 1\ncanary: [freeze]\n", "p:2: expected canary: deny" },
+	{ "canary: deny\ncanary: freeze\n", "p:2: canary: is given twice" },
 };
 
 START_TEST(malformed_files)
 {
 	struct problem problem;
-	json_t *rules;
+	struct egress_section section;
 
-	ck_assert_int_eq(egress_rules_parse(refused[_i].text, strlen(refused[_i].text), "p", &rules,
-					    &problem),
+	ck_assert_int_eq(egress_rules_parse(refused[_i].text, strlen(refused[_i].text), "p",
+					    &section, &problem),
 			 -1);
 	ck_assert_msg(strncmp(problem.text, refused[_i].error, strlen(refused[_i].error)) == 0,
 		      "%s", problem.text);
@@ -150,12 +174,12 @@ START_TEST(rules_that_the_broker_refuses)
 	char error[PROXY_CONFIG_ERROR_MAX];
 	struct proxy_config *config;
 	struct problem problem;
-	json_t *rules;
+	struct egress_section section;
 
 	ck_assert_int_eq(egress_rules_parse(bad_rules[_i].text, strlen(bad_rules[_i].text), "p",
-					    &rules, &problem),
+					    &section, &problem),
 			 0);
-	ck_assert_int_eq(configure(rules, &config, error), -EINVAL);
+	ck_assert_int_eq(configure(section.rules, &config, error), -EINVAL);
 	ck_assert_msg(strstr(error, bad_rules[_i].error), "%s", error);
 }
 END_TEST
@@ -169,6 +193,7 @@ int main(void)
 
 	tcase_add_test(tests, rules_reach_the_broker);
 	tcase_add_test(tests, files_without_rules);
+	tcase_add_test(tests, what_a_decoy_does);
 	tcase_add_loop_test(tests, malformed_files, 0, ARRAY_LENGTH(refused));
 	tcase_add_loop_test(tests, rules_that_the_broker_refuses, 0, ARRAY_LENGTH(bad_rules));
 	suite_add_tcase(suite, tests);

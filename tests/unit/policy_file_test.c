@@ -123,9 +123,10 @@ START_TEST(egress_is_passed_over)
 					  "  - host: api.example.com\n"
 					  "    secrets: [{name: KEY, paths: [\"/**\"]}]\n"
 					  "    deny: [x]\n"
+					  "canary: freeze\n"
 					  "deny: [\"*.pem\"]\n");
 
-	ck_assert_str_eq(rule_of(policy, POLICY_READ, "a.pem", false), "policy.yaml:6 deny *.pem");
+	ck_assert_str_eq(rule_of(policy, POLICY_READ, "a.pem", false), "policy.yaml:7 deny *.pem");
 	rule_of(policy, POLICY_READ, "x", true);
 	policy_free(policy);
 }
@@ -243,6 +244,8 @@ static const struct {
 	{ "version: 1\nprotect: {agent_instructions: maybe}\n",
 	  "policy.yaml:2: protect.agent_instructions: expected true or false" },
 	{ "version: 1\negress: x\n", "policy.yaml:2: egress: expected a list of rules" },
+	{ "version: 1\ncanary: deny\ncanary: deny\n", "policy.yaml:3: canary: is given twice" },
+	{ "version: 1\ncanary: [deny]\n", "policy.yaml:2: canary: " },
 	{ "version: 1\negress: []\negress: []\n", "policy.yaml:3: egress: is given twice" },
 	{ "version: 1\negress: [{host: &x a}]\n", "policy.yaml:2: egress: anchors" },
 	{ "version: 1\negress: [[[[[[[[[[[[[[[[[a]]]]]]]]]]]]]]]]]\n",

@@ -163,6 +163,8 @@ static struct agent_config sample_config(void)
 						 .export_id = 2,
 						 .target = "/home/alice/work",
 						 .options = "" };
+	config.file_count = 1;
+	config.files[0] = (struct agent_file){ 0600, "/home/alice/.aws/credentials", "[x]\n" };
 	return config;
 }
 
@@ -184,6 +186,10 @@ START_TEST(config_round_trip)
 	ck_assert_str_eq(back.mounts[1].options, "size=1g");
 	ck_assert_uint_eq(back.mounts[1].mode, 0700);
 	ck_assert_str_eq(back.mounts[2].target, "/home/alice/work");
+	ck_assert_uint_eq(back.file_count, 1);
+	ck_assert_uint_eq(back.files[0].mode, 0600);
+	ck_assert_str_eq(back.files[0].path, "/home/alice/.aws/credentials");
+	ck_assert_str_eq(back.files[0].text, "[x]\n");
 	/* Every shorter form is refused. */
 	for (size_t cut = 0; cut < length; cut++) {
 		uint8_t *copy = malloc(cut + 1);
@@ -220,6 +226,9 @@ START_TEST(config_refusals)
 	config.mount_count = AGENT_MOUNTS_MAX + 1;
 	ck_assert_uint_eq(agent_encode_config(frame, sizeof(frame), &config), 0);
 	config = sample_config();
+	config.file_count = AGENT_FILES_MAX + 1;
+	ck_assert_uint_eq(agent_encode_config(frame, sizeof(frame), &config), 0);
+	config = sample_config();
 	ck_assert_uint_eq(agent_encode_config(frame, 100, &config), 0);
 	memset(long_text, 'x', AGENT_CERTIFICATE_MAX + 1);
 	config.certificate = long_text;
@@ -232,11 +241,25 @@ END_TEST
 /* What the encoder lets pass, the decoder judges once more. */
 START_TEST(config_decoder_judges)
 {
+	static const struct agent_file bad_files[] = {
+		{ 0600, "/home/bob/.env", "" },
+		{ 0600, "/home/alice", "" },
+		{ 0600, "/home/alicex/.env", "" },
+		{ 04600, "/home/alice/.env", "" },
+	};
 	struct agent_config config;
 	struct agent_config back;
 	const uint8_t *data;
 	size_t length;
 
+	for (size_t i = 0; i < ARRAY_LENGTH(bad_files); i++) {
+		config = sample_config();
+		config.files[0] = bad_files[i];
+		length = agent_encode_config(frame, sizeof(frame), &config);
+		ck_assert_uint_gt(length, 0);
+		data = payload(length, AGENT_CONFIG, &length);
+		ck_assert_int_eq(agent_decode_config(data, length, &back), -EBADMSG);
+	}
 	config = sample_config();
 	config.mounts[2].kind = AGENT_MOUNT_IMAGE; /* not first */
 	length = agent_encode_config(frame, sizeof(frame), &config);

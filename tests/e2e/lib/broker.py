@@ -15,7 +15,7 @@ TIMEOUT = 30
 FIELDS = {7: "path", 17: "duration_ns", 15: "status", 18: "operation", 24: "rule", 25: "reason", 26: "hint",
           11: "component", 12: "detail", 32: "host", 33: "port", 34: "address", 35: "protocol", 36: "method",
           37: "sent", 38: "received", 39: "secrets"}
-KINDS = {3: "jail", 7: "denial", 8: "violation", 12: "request", 13: "connection"}
+KINDS = {3: "jail", 7: "denial", 8: "violation", 12: "request", 13: "connection", 15: "canary"}
 
 # Guests here have more connections than what an ordinary user's processes may have open by default.
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
