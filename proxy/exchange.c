@@ -64,6 +64,7 @@ struct exchange {
 	bool is_websocket;
 	struct websocket_relay *websocket; /* owned until taken */
 	bool is_head;
+	unsigned interims; /* responses */
 	char accept[WEBSOCKET_ACCEPT_SIZE];
 	enum exchange_state state;
 	struct byte_buffer held; /* HOLDING, SEARCHING */
@@ -682,16 +683,16 @@ static void set_length(const struct exchange *exchange, struct http_leg *server)
 }
 
 /* A server that goes on and on with interim responses. */
-#define INTERIM_MAX 16
+#define INTERIM_MAX 64
 
 /* False when there is no final head yet, or the exchange is over. */
 static bool begin_response(struct exchange *exchange, struct http_leg *server)
 {
 	struct http_leg *guest = exchange->guest;
 
-	for (int i = 0; server->receiving == HTTP_RECEIVING_ENDED &&
-			http_head_status(server->head) < 200 && i < INTERIM_MAX;
-	     i++) {
+	while (server->receiving == HTTP_RECEIVING_ENDED && http_head_status(server->head) < 200 &&
+	       exchange->interims < INTERIM_MAX) {
+		exchange->interims++;
 		if (http_head_status(server->head) == 101) {
 			upgrade(exchange, server);
 			return false;

@@ -32,8 +32,13 @@ struct http2_leg {
 	int32_t stream_id; /* -1: no stream yet */
 	struct byte_buffer in;
 	struct byte_buffer out;
+	struct http_head *coming; /* while its frames come */
+	/* Complete, and behind leg.head, which is an interim one then. */
+	struct http_head *waiting[HTTP2_INTERIM_MAX + 1];
+	size_t waiting_count;
 	bool has_head;	  /* the final head has come */
-	bool is_skipping; /* an interim response is coming */
+	bool head_ends;	  /* and the message with it */
+	bool is_interim;  /* leg.head */
 	bool in_ended;	  /* so has the end */
 	bool out_ended;	  /* send_end() was called */
 	bool is_closed;	  /* the stream is */
@@ -52,10 +57,20 @@ static struct http2_leg *leg_of(struct http_leg *leg)
 	return (struct http2_leg *)leg;
 }
 
+static void drop_heads(struct http2_leg *leg)
+{
+	for (size_t i = 0; i < leg->waiting_count; i++)
+		http_head_free(leg->waiting[i]);
+	leg->waiting_count = 0;
+	http_head_free(leg->coming);
+	leg->coming = NULL;
+}
+
 static void free_leg(struct http2_leg *leg)
 {
 	DL_DELETE(leg->codec->legs, leg);
 	leg->codec->leg_count--;
+	drop_heads(leg);
 	http_head_free(leg->leg.head);
 	http_head_free(leg->leg.trailers);
 	http_head_free(leg->sent_trailers);
@@ -66,7 +81,9 @@ static void free_leg(struct http2_leg *leg)
 
 static void fail(struct http2_leg *leg, const char *problem)
 {
-	if (leg->leg.receiving != HTTP_RECEIVING_ENDED) {
+	if (leg->leg.receiving != HTTP_RECEIVING_ENDED || leg->is_interim) {
+		drop_heads(leg);
+		leg->is_interim = false;
 		leg->leg.receiving = HTTP_RECEIVING_FAILED;
 		leg->leg.problem = problem;
 	}
@@ -75,6 +92,11 @@ static void fail(struct http2_leg *leg, const char *problem)
 }
 
 /* ---- receiving ------------------------------------------------------------------------------ */
+
+static bool is_interim(const struct http2_leg *leg, const struct http_head *head)
+{
+	return leg->codec->role == HTTP2_CLIENT && http_head_status(head) < 200;
+}
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
@@ -94,10 +116,12 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 	if (!leg)
 		return 0;
 	leg->has_answered = true;
-	leg->is_skipping = false;
+	if (!leg->has_head && !leg->coming)
+		leg->coming = http_head_new();
 	if (leg->has_head && !leg->leg.trailers)
 		leg->leg.trailers = http_head_new();
-	return leg->has_head && !leg->leg.trailers ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
+	return leg->has_head ? (leg->leg.trailers ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE)
+			     : (leg->coming ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE);
 }
 
 /* Cookies come in crumbs (RFC 9113 section 8.2.3), which HTTP/1 knows not. */
@@ -128,13 +152,15 @@ static int add_field(struct http_head *head, const char *name, size_t name_lengt
 static int set_pseudo(struct http2_leg *leg, const char *name, size_t name_length,
 		      const char *value, size_t length)
 {
-	struct http_head *head = leg->leg.head;
+	struct http_head *head = leg->coming;
 	struct http_text text = { name, name_length };
 
 	if (http_text_is_exactly(text, ":status")) {
 		unsigned status = (unsigned)strtoul(value, NULL, 10);
 
-		leg->is_skipping = status < 200;
+		/* HTTP/2 has no upgrade (RFC 9113 section 8.6). */
+		if (status == 101)
+			return -EBADMSG;
 		http_head_set_status(head, status);
 		return 0;
 	}
@@ -167,12 +193,10 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 	if (name_length > 0 && name[0] == ':')
 		error = leg->has_head ? -EBADMSG
 				      : set_pseudo(leg, name_text, name_length, text, length);
-	else if (leg->is_skipping)
-		error = 0;
 	else if (!http_is_token(name_text, name_length) || !http_is_field_value(text, length))
 		error = -EBADMSG;
 	else
-		error = add_field(leg->has_head ? leg->leg.trailers : leg->leg.head, name_text,
+		error = add_field(leg->has_head ? leg->leg.trailers : leg->coming, name_text,
 				  name_length, text, length);
 	return error ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
 }
@@ -193,19 +217,23 @@ static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *fram
 	return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
-static void take_head(struct http2_leg *leg, bool ends)
+/* Lets the user see a complete head. */
+static void show_head(struct http2_leg *leg, struct http_head *head)
 {
 	struct http_leg *base = &leg->leg;
+	bool ends = leg->head_ends;
 
-	if (leg->is_skipping) {
-		http_head_clear(base->head);
+	base->head = head;
+	leg->is_interim = is_interim(leg, head);
+	if (leg->is_interim) {
+		base->framing = (struct http_framing){ .kind = HTTP_FRAMING_NONE };
+		base->receiving = HTTP_RECEIVING_ENDED;
 		return;
 	}
 	if (http_head_length(base->head, &base->framing.has_length, &base->framing.length) < 0) {
 		fail(leg, "a Content-Length that is no number, or several that differ");
 		return;
 	}
-	leg->has_head = true;
 	if (ends)
 		base->framing.kind = HTTP_FRAMING_NONE;
 	else
@@ -214,6 +242,21 @@ static void take_head(struct http2_leg *leg, bool ends)
 					     : HTTP_FRAMING_CHUNKED;
 	base->accepts_trailers = http_head_lists(base->head, "te", "trailers");
 	base->receiving = ends ? HTTP_RECEIVING_ENDED : HTTP_RECEIVING_BODY;
+}
+
+static void take_head(struct http2_leg *leg, bool ends)
+{
+	struct http_head *head = leg->coming;
+
+	leg->coming = NULL;
+	leg->has_head = !is_interim(leg, head);
+	leg->head_ends = leg->has_head && ends;
+	if (!leg->leg.head)
+		show_head(leg, head);
+	else if (leg->has_head || leg->waiting_count < HTTP2_INTERIM_MAX)
+		leg->waiting[leg->waiting_count++] = head;
+	else
+		http_head_free(head);
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
@@ -226,7 +269,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 		codec->is_ended = true;
 	if (!leg || (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
 		return 0;
-	if (frame->hd.type == NGHTTP2_HEADERS && !leg->has_head)
+	if (frame->hd.type == NGHTTP2_HEADERS && !leg->has_head && leg->coming)
 		take_head(leg, ends);
 	leg->in_ended = leg->in_ended || ends;
 	leg->is_marked = true;
@@ -296,7 +339,18 @@ static void receive(struct http_leg *base, struct byte_buffer *out)
 
 static void skip_head(struct http_leg *base)
 {
-	fail(leg_of(base), "an interim response");
+	struct http2_leg *leg = leg_of(base);
+	struct http_head *next = leg->waiting[0];
+
+	http_head_free(base->head);
+	base->head = NULL;
+	leg->is_interim = false;
+	base->receiving = HTTP_RECEIVING_HEAD;
+	if (leg->waiting_count == 0)
+		return;
+	leg->waiting_count--;
+	memmove(leg->waiting, leg->waiting + 1, leg->waiting_count * sizeof(leg->waiting[0]));
+	show_head(leg, next);
 }
 
 /* ---- sending -------------------------------------------------------------------------------- */
@@ -393,6 +447,15 @@ static ssize_t read_body(nghttp2_session *session, int32_t stream_id, uint8_t *b
 	return (ssize_t)taken;
 }
 
+/* A response that another one follows. */
+static int submit_interim(struct http2_leg *leg, const struct fields *fields)
+{
+	return nghttp2_submit_headers(leg->codec->session, NGHTTP2_FLAG_NONE, leg->stream_id, NULL,
+				      fields->list, fields->count, NULL) < 0
+		       ? -EPIPE
+		       : 0;
+}
+
 static int submit(struct http2_leg *leg, struct fields *fields, bool has_body)
 {
 	nghttp2_data_provider provider = { .source.ptr = leg, .read_callback = read_body };
@@ -454,8 +517,12 @@ static int send_head(struct http_leg *base, const struct http_head *head,
 	}
 	if (base->accepts_trailers && leg->codec->role == HTTP2_CLIENT)
 		PUT_LITERAL(&fields, "te", ((struct http_text){ "trailers", 8 }));
-	leg->out_ended = framing->kind == HTTP_FRAMING_NONE;
-	error = submit(leg, &fields, !leg->out_ended);
+	if (leg->codec->role == HTTP2_SERVER && http_head_status(head) < 200) {
+		error = submit_interim(leg, &fields);
+	} else {
+		leg->out_ended = framing->kind == HTTP_FRAMING_NONE;
+		error = submit(leg, &fields, !leg->out_ended);
+	}
 	end_fields(&fields);
 	return send_failed(leg, error);
 }
@@ -643,17 +710,12 @@ struct http_leg *http2_codec_open(struct http2_codec *codec)
 {
 	struct http2_leg *leg = calloc(1, sizeof(*leg));
 
-	if (leg)
-		leg->leg.head = http_head_new();
-	if (!leg || !leg->leg.head) {
-		free(leg);
+	if (!leg)
 		return NULL;
-	}
 	leg->codec = codec;
 	leg->stream_id = -1;
 	leg->leg.ops = &leg_ops;
 	leg->leg.version = 2;
-	leg->leg.is_old = true;
 	byte_buffer_init(&leg->in, STREAM_WINDOW);
 	byte_buffer_init(&leg->out, OUT_MAX);
 	DL_APPEND(codec->legs, leg);

@@ -6,7 +6,8 @@
  * DATA, flow control); a field that breaks them ends its stream, as does one that HTTP/1 could not
  * carry. Limits: HTTP2_STREAMS_MAX at once, heads of HTTP_HEAD_SIZE_MAX, no push, and the
  * library's limit on how fast streams are reset. A body waits in its own buffer until the leg's
- * user takes it, and only then is there window for more. Interim responses are left out.
+ * user takes it, and only then is there window for more. Interim responses wait for the user to
+ * skip them, HTTP2_INTERIM_MAX at most; more at once are left out, as RFC 9110 section 15.2 allows.
  */
 #ifndef PROXY_HTTP2_CODEC_H
 #define PROXY_HTTP2_CODEC_H
@@ -20,6 +21,7 @@
 #include <stddef.h>
 
 #define HTTP2_STREAMS_MAX 100u
+#define HTTP2_INTERIM_MAX 4u
 
 enum http2_role {
 	HTTP2_SERVER, /* receives requests */

@@ -60,7 +60,7 @@ struct http_leg {
 	const char *upgrade; /* set by the user: the next head says Upgrade with this; static */
 	bool closes; /* set by the user before a head: the connection ends with the message */
 	bool send_failed;
-	bool is_old; /* no interim responses and no upgrade: the peer speaks HTTP/1.0, or HTTP/2 */
+	bool is_old;	       /* no interim responses and no upgrade: the peer speaks HTTP/1.0 */
 	bool accepts_trailers; /* received: TE: trailers; set by the user: the next head says so */
 	unsigned version;      /* of the codec: 1 or 2 */
 };

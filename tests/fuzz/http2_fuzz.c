@@ -94,6 +94,11 @@ static void on_answer(struct http_leg *leg)
 	struct echo *echo = leg->user;
 	struct byte_buffer *sink = &echo->pipe.buffers[0];
 
+	while (leg->receiving == HTTP_RECEIVING_ENDED && http_head_status(leg->head) < 200) {
+		check_head(leg->head);
+		must(http_head_status(leg->head) != 101);
+		leg->ops->skip_head(leg);
+	}
 	if (leg->receiving != HTTP_RECEIVING_HEAD && leg->receiving != HTTP_RECEIVING_FAILED) {
 		check_head(leg->head);
 		leg->ops->receive(leg, sink);
