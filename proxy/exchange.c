@@ -8,6 +8,7 @@
 #include "proxy/egress_policy.h"
 #include "proxy/egress_report.h"
 #include "proxy/git_push.h"
+#include "proxy/grpc_filter.h"
 #include "proxy/request_check.h"
 #include "proxy/secret_filter.h"
 #include "proxy/secret_request.h"
@@ -244,19 +245,6 @@ static void on_server_changed(struct http_leg *leg)
 	exchange_turn(leg->user);
 }
 
-static bool is_grpc(const struct http_head *head)
-{
-	static const char type[] = "application/grpc";
-	ssize_t index = http_head_find(head, "content-type", 0);
-	struct http_text value;
-
-	if (index < 0)
-		return false;
-	value = http_head_field(head, (size_t)index).value;
-	return value.length >= sizeof(type) - 1 &&
-	       strncasecmp(value.data, type, sizeof(type) - 1) == 0;
-}
-
 /* The request's head, on a connection that is ours. */
 static void begin_request(struct exchange *exchange)
 {
@@ -269,7 +257,7 @@ static void begin_request(struct exchange *exchange)
 	server->changed = on_server_changed;
 	server->upgrade = exchange->is_websocket ? "websocket" : NULL;
 	server->accepts_trailers = guest->accepts_trailers;
-	if (server->version == 1 && is_grpc(guest->head)) {
+	if (server->version == 1 && grpc_has_messages(guest->head)) {
 		answer(exchange, 502, false, "grpc_needs_http2",
 		       "the server does not speak HTTP/2, without which there is no gRPC");
 		return;
@@ -376,6 +364,23 @@ static bool is_coded(const struct http_head *head)
 	return index >= 0 && !http_text_is(http_head_field(head, (size_t)index).value, "identity");
 }
 
+/* Message by message where the body has such. */
+static int add_request_secrets(struct exchange *exchange)
+{
+	const struct services *services = exchange->services;
+	struct body_filter *secrets = secret_request_filter_new(
+		services->secrets, &exchange->verdict.secret.bound, exchange->origin->is_tls);
+	struct body_filter *filter = secrets;
+
+	if (secrets && grpc_has_messages(exchange->guest->head))
+		filter = grpc_filter_new(secrets);
+	if (!filter)
+		return -ENOMEM;
+	exchange->request_secrets = secrets;
+	body_pipe_add(&exchange->request, filter);
+	return 0;
+}
+
 /* Filters for a body of the request: what is put in first, what is counted last. 0, -EACCES with
  * the verdict, or -ENOMEM. */
 static int prepare_body(struct exchange *exchange)
@@ -393,12 +398,8 @@ static int prepare_body(struct exchange *exchange)
 		pipe->check_trailers = check_request_trailers;
 		pipe->context = exchange;
 	}
-	if (services->secrets && !is_coded(exchange->guest->head)) {
-		exchange->request_secrets = secret_request_filter_new(
-			services->secrets, &verdict->secret.bound, exchange->origin->is_tls);
-		error = exchange->request_secrets ? 0 : -ENOMEM;
-	}
-	body_pipe_add(pipe, exchange->request_secrets);
+	if (services->secrets && !is_coded(exchange->guest->head))
+		error = add_request_secrets(exchange);
 	body_pipe_add(pipe, exchange->request_push);
 	if (body_limit_is_needed(verdict->limits, false)) {
 		exchange->request_limit = body_limit_new(services->policy, verdict->limits, false);

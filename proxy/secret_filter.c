@@ -237,6 +237,17 @@ struct body_filter *secret_response_filter_new(struct secret_store *store)
 	return &self->filter;
 }
 
+void secret_filter_restart(struct body_filter *filter)
+{
+	struct secret_filter *self = (struct secret_filter *)filter;
+
+	forget(self);
+	form_scanner_init(&self->scanner, self->automaton);
+	self->offset = 0;
+	self->is_probe = false;
+	self->is_match = false;
+}
+
 void secret_filter_report(const struct body_filter *filter, struct secret_verdict *verdict)
 {
 	const struct secret_filter *self = (const struct secret_filter *)filter;

@@ -35,6 +35,9 @@ struct body_filter *secret_request_filter_new(const struct secret_store *store,
 					      const struct secret_set *bound, bool over_tls);
 struct body_filter *secret_response_filter_new(struct secret_store *store);
 
+/* After the last byte of a body, for another one; what was found stays. */
+void secret_filter_restart(struct body_filter *filter);
+
 /* Of a filter made here: after -EACCES, writes the refusal into *verdict; in any case adds the
  * secrets found so far to its `used`, and sets `is_injected` when one was put in. */
 void secret_filter_report(const struct body_filter *filter, struct secret_verdict *verdict);

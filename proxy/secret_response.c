@@ -1,5 +1,6 @@
 #include "proxy/secret_response.h"
 
+#include "proxy/grpc_filter.h"
 #include "proxy/secret_filter.h"
 #include "proxy/token_capture.h"
 
@@ -161,6 +162,8 @@ int secrets_prepare_response(struct secret_store *store, struct http_head *head,
 		filter = token_capture_new(store, parent);
 	else
 		filter = secret_response_filter_new(store);
+	if (filter && grpc_has_messages(head))
+		filter = grpc_filter_new(filter);
 	if (!filter)
 		return -ENOMEM;
 	*ret_filter = filter;
