@@ -303,6 +303,46 @@ tap.ok("and a line in the log", event is not None)
 frames = attack(headers(1, fields_for(node_port, extra=[(b"host", b"evil.test")])))
 tap.ok("so is another Host beside it", is_misdirected(frames), frames)
 
+# ---- WebSocket over HTTP/2 (RFC 8441), which is not spoken -------------------------------------------
+def first_frames(data):
+    """All frames that come until the connection ends or a stream does: (type, stream, payload)."""
+    stream = broker.tls("node.test", node_port, protocols=("h2",))
+    stream.settimeout(5)
+    stream.sendall(PREFACE + frame(4, 0, 0, b"") + data)
+    got, frames = b"", []
+    while True:
+        while len(got) >= 9 and len(got) >= 9 + int.from_bytes(got[:3], "big"):
+            length = int.from_bytes(got[:3], "big")
+            frames.append((got[3], int.from_bytes(got[5:9], "big"), got[9:9 + length]))
+            got = got[9 + length:]
+            if frames[-1][0] in (3, 7) or (frames[-1][0] == 0 and frames[-1][1] > 0):
+                return frames
+        try:
+            more = stream.recv(65536)
+        except OSError:
+            return frames
+        if not more:
+            return frames
+        got += more
+
+
+upgrade = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"https"), (b":path", b"/x"),
+           (b":authority", b"node.test:%d" % node_port), (b"sec-websocket-version", b"13")]
+frames = first_frames(headers(1, upgrade, ends=False))
+settings = [payload for kind, stream, payload in frames if kind == 4 and payload]
+identifiers = [int.from_bytes(payload[at:at + 2], "big") for payload in settings for at in range(0, len(payload), 6)]
+tap.ok("the settings do not offer extended CONNECT, so that clients take HTTP/1.1 for a WebSocket", identifiers and 8 not in identifiers,
+       identifiers)
+errors = [int.from_bytes(payload[-4:] if kind == 3 else payload[4:8], "big") for kind, _, payload in frames if kind in (3, 7)]
+tap.same("one that asks all the same has its stream ended with PROTOCOL_ERROR", ([1], False),
+         (errors, any(kind in (0, 1) for kind, _, _ in frames)))
+frames = first_frames(headers(1, [(b":method", b"CONNECT"), (b":authority", b"node.test:%d" % node_port)], ends=False))
+answered = b"".join(payload for kind, stream, payload in frames if kind == 0)
+tap.ok("a CONNECT without a protocol is refused with a 403", b"connect_not_allowed" in answered, frames)
+tap.ok("and told to the log", broker.event(kind="denial", reason="connect_not_allowed"))
+body, rest = curl("node.test", node_port, "/after")
+tap.same("and stops nobody", "2 200", rest)
+
 memory = broker.resident_kib()
 for _ in range(5):
     stream = broker.tls("node.test", node_port, protocols=("h2",))
