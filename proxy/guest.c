@@ -610,8 +610,7 @@ static bool step_tls(struct guest *guest)
 
 static void start_tls(struct guest *guest)
 {
-	SSL *ssl = tls_guest_new(guest->guests->services->tls, stream_fd(&guest->stream),
-				 &guest->tls_hello);
+	SSL *ssl = tls_guest_new(guest->guests->services->tls, &guest->stream, &guest->tls_hello);
 
 	if (!ssl) {
 		close_guest(guest);

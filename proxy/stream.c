@@ -15,8 +15,12 @@ static void on_events(struct event_source *source, uint32_t events)
 {
 	struct stream *stream = (struct stream *)source;
 
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		stream->can_read = true;
+		stream->is_drained = false;
+	}
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		stream->is_ending = true;
 	stream->ready(stream);
 }
 
@@ -123,23 +127,36 @@ int stream_handshake(struct stream *stream)
 	return result ? result : -ECONNRESET;
 }
 
-static ssize_t plain_read(struct stream *stream, void *buffer, size_t length)
+/* Less than was asked for is all there is: what comes later, brings an event (epoll(7), question
+ * 9). The end is an event of its own, which may have come already. */
+ssize_t stream_receive(struct stream *stream, void *buffer, size_t length)
 {
 	ssize_t count;
 
+	if (stream->is_drained)
+		return -EAGAIN;
 	do {
 		count = recv(stream->source.fd, buffer, length, 0);
 	} while (count < 0 && errno == EINTR);
+	if (count < 0)
+		return -errno;
+	if (count == 0)
+		stream->transport_ended = true;
+	stream->is_drained = (size_t)count < length && !stream->is_ending;
+	return count;
+}
+
+static ssize_t plain_read(struct stream *stream, void *buffer, size_t length)
+{
+	ssize_t count = stream_receive(stream, buffer, length);
+
 	if (count == 0)
 		stream->read_ended = true;
-	if (count >= 0)
-		return count;
-	if (errno == EAGAIN) {
+	else if (count == -EAGAIN)
 		stream->can_read = false;
-		return -EAGAIN;
-	}
-	stream->failed = true;
-	return -errno;
+	else if (count < 0)
+		stream->failed = true;
+	return count;
 }
 
 ssize_t stream_read(struct stream *stream, void *buffer, size_t length)
@@ -156,24 +173,35 @@ ssize_t stream_read(struct stream *stream, void *buffer, size_t length)
 	ERR_clear_error();
 	errno = 0;
 	result = SSL_read_ex(stream->ssl, buffer, length, &count);
-	if (result == 1)
-		return (ssize_t)count;
-	return tls_error(stream, result);
+	if (result != 1)
+		return tls_error(stream, result);
+	/* Spares the library a look for what is not there. */
+	if (stream->is_drained && !SSL_has_pending(stream->ssl))
+		stream->can_read = false;
+	return (ssize_t)count;
 }
 
-static ssize_t plain_write(struct stream *stream, const void *data, size_t length)
+ssize_t stream_transmit(struct stream *stream, const void *data, size_t length)
 {
 	ssize_t count;
 
 	do {
 		count = send(stream->source.fd, data, length, MSG_NOSIGNAL);
 	} while (count < 0 && errno == EINTR);
-	if (count > 0)
-		return count;
-	if (count == 0 || errno == EAGAIN)
+	if (count == 0)
+		return -EAGAIN;
+	return count < 0 ? -errno : count;
+}
+
+static ssize_t plain_write(struct stream *stream, const void *data, size_t length)
+{
+	ssize_t count = stream_transmit(stream, data, length);
+
+	if (count == -EAGAIN)
 		return await_write(stream, true) < 0 ? -EIO : -EAGAIN;
-	stream->failed = true;
-	return -errno;
+	if (count < 0)
+		stream->failed = true;
+	return count;
 }
 
 ssize_t stream_write(struct stream *stream, const void *data, size_t length)

@@ -26,7 +26,10 @@ struct stream {
 	SSL *ssl; /* owned; NULL: plain */
 	void (*ready)(struct stream *stream);
 	bool can_read;
-	bool awaits_write; /* EPOLLOUT is asked for */
+	bool is_drained;      /* the descriptor has nothing since the last event */
+	bool is_ending;	      /* an event said that no more will come, or an error */
+	bool transport_ended; /* below TLS */
+	bool awaits_write;    /* EPOLLOUT is asked for */
 	bool read_ended;
 	bool write_ended;
 	bool failed;
@@ -35,7 +38,7 @@ struct stream {
 /* Takes over `fd`, non-blocking. On failure it is closed. 0 or a negative errno. */
 int stream_init(struct stream *stream, struct event_loop *loop, int fd,
 		void (*ready)(struct stream *stream));
-/* Makes it a TLS stream; takes over `ssl`, which was made for stream_fd(). */
+/* Makes it a TLS stream; takes over `ssl`, which was made for it. */
 void stream_set_tls(struct stream *stream, SSL *ssl);
 int stream_fd(const struct stream *stream);
 /* Closes; harmless when it was done. */
@@ -54,6 +57,9 @@ ssize_t stream_read(struct stream *stream, void *buffer, size_t length);
 /* Bytes written, at least 1; -EAGAIN, after which `ready` is called when there is room again; or
  * another negative errno. */
 ssize_t stream_write(struct stream *stream, const void *data, size_t length);
+/* What lies below TLS; for stream_bio.h alone. Bytes moved, 0 at the end, or a negative errno. */
+ssize_t stream_receive(struct stream *stream, void *buffer, size_t length);
+ssize_t stream_transmit(struct stream *stream, const void *data, size_t length);
 /* No more will be written: close_notify, or a shutdown of that direction. */
 void stream_end_write(struct stream *stream);
 /* `ready` is called again in the loop's next round. */

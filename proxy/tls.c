@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "proxy/client_hello.h"
+#include "proxy/stream_bio.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,7 @@ struct session {
 
 struct tls {
 	struct session_ca *ca; /* borrowed */
+	BIO_METHOD *transport;
 	SSL_CTX *guest;
 	SSL_CTX *upstream;
 	struct session *sessions;
@@ -113,14 +115,23 @@ static int make_guest_context(struct tls *tls)
 	return 0;
 }
 
-SSL *tls_guest_new(struct tls *tls, int fd, struct tls_hello *hello)
+static bool set_transport(const struct tls *tls, SSL *ssl, struct stream *stream)
+{
+	BIO *transport = stream_bio_new(tls->transport, stream);
+
+	if (transport)
+		SSL_set_bio(ssl, transport, transport);
+	return transport != NULL;
+}
+
+SSL *tls_guest_new(struct tls *tls, struct stream *stream, struct tls_hello *hello)
 {
 	SSL *ssl = SSL_new(tls->guest);
 
 	if (!ssl)
 		return NULL;
 	SSL_set_app_data(ssl, hello);
-	if (SSL_set_fd(ssl, fd) != 1) {
+	if (!set_transport(tls, ssl, stream)) {
 		SSL_free(ssl);
 		return NULL;
 	}
@@ -255,7 +266,8 @@ int tls_new(struct session_ca *ca, int extra_ca_fd, struct tls **ret_tls)
 	if (!tls)
 		return -ENOMEM;
 	tls->ca = ca;
-	error = make_guest_context(tls);
+	tls->transport = stream_bio_method_new();
+	error = tls->transport ? make_guest_context(tls) : -ENOMEM;
 	if (!error)
 		error = make_upstream_context(tls, extra_ca_fd);
 	if (error) {
@@ -274,6 +286,7 @@ void tls_free(struct tls *tls)
 		forget_session(tls, tls->sessions);
 	SSL_CTX_free(tls->guest);
 	SSL_CTX_free(tls->upstream);
+	BIO_meth_free(tls->transport);
 	free(tls);
 }
 
@@ -301,8 +314,8 @@ static bool name_server(SSL *ssl, const struct host_name *name)
 			(void *)(uintptr_t)name->text) == 1;
 }
 
-SSL *tls_upstream_new(struct tls *tls, int fd, const struct host_name *name, unsigned protocols,
-		      bool is_identified)
+SSL *tls_upstream_new(struct tls *tls, struct stream *stream, const struct host_name *name,
+		      unsigned protocols, bool is_identified)
 {
 	SSL *ssl = SSL_new(tls->upstream);
 	struct session *session;
@@ -310,7 +323,7 @@ SSL *tls_upstream_new(struct tls *tls, int fd, const struct host_name *name, uns
 	if (!ssl)
 		return NULL;
 	SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	if (SSL_set_fd(ssl, fd) != 1 || SSL_set1_host(ssl, name->text) != 1 ||
+	if (!set_transport(tls, ssl, stream) || SSL_set1_host(ssl, name->text) != 1 ||
 	    !name_server(ssl, name) || !offer(ssl, protocols)) {
 		SSL_free(ssl);
 		return NULL;

@@ -26,6 +26,7 @@ enum tls_protocol {
 	TLS_PROTOCOL_HTTP2 = 1 << 1,
 };
 
+struct stream;
 struct tls;
 
 /* Loads the host's trusted certificates and those of `extra_ca_fd` (PEM, -1: none), so call it
@@ -48,8 +49,8 @@ struct tls_hello {
 	int alert; /* instead of an answer, or 0 */
 };
 
-/* A server's SSL for `fd`, which stays the caller's, as does `hello`. NULL without memory. */
-SSL *tls_guest_new(struct tls *tls, int fd, struct tls_hello *hello);
+/* A server's SSL for stream_set_tls(); `hello` stays the caller's. NULL without memory. */
+SSL *tls_guest_new(struct tls *tls, struct stream *stream, struct tls_hello *hello);
 /* Lets the handshake go on with a leaf for `name` and that protocol (0: none). 0 or an error of
  * session_ca_leaf(). */
 int tls_guest_answer(struct tls *tls, SSL *ssl, struct tls_hello *hello,
@@ -59,12 +60,12 @@ void tls_guest_refuse(struct tls_hello *hello, int alert);
 
 /* ---- upstream ------------------------------------------------------------------------------- */
 
-/* A client's SSL for `fd`, which stays the caller's, to the server `name`, offering `protocols`
+/* A client's SSL for stream_set_tls(), to the server `name`, offering `protocols`
  * (0: no extension). It resumes an earlier session where there is one. One that shall show a
  * client's certificate is made with `is_identified`, which resumes none and leaves none: a session
  * stands for who was there when it began. */
-SSL *tls_upstream_new(struct tls *tls, int fd, const struct host_name *name, unsigned protocols,
-		      bool is_identified);
+SSL *tls_upstream_new(struct tls *tls, struct stream *stream, const struct host_name *name,
+		      unsigned protocols, bool is_identified);
 /* After the handshake. */
 unsigned tls_upstream_protocol(SSL *ssl);
 /* Why a handshake failed, for people: the check that the certificate did not pass, or what else.

@@ -267,7 +267,7 @@ static void on_connected(void *context, struct connect_result *result)
 		return;
 	}
 	identity = egress_policy_client_certificate(services->policy, &target->name, target->port);
-	ssl = tls_upstream_new(services->tls, result->fd, &target->name, target->protocols,
+	ssl = tls_upstream_new(services->tls, &upstream->stream, &target->name, target->protocols,
 			       identity != NULL);
 	if (ssl && identity && client_identities_use(&services->identities, identity, ssl) < 0) {
 		tls_end(ssl);
