@@ -4,6 +4,7 @@
 #include "proxy/secret_memory.h"
 
 #include <errno.h>
+#include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,10 +17,11 @@
  * where most bytes of an ordinary stream stay, has a table.
  *
  * To stay there is cheaper still. A byte is skipped when it and the next one together begin no
- * pattern, which few pairs do. And whole strides, as long as the shortest pattern, are skipped by a
- * look at their last two bytes (Wu and Manber, "A fast algorithm for multi-pattern searching",
- * 1994): a match that begins in one has them among its own first bytes, unless these are to be read
- * as something else, so that no stride reaches over a byte in `never`.
+ * pattern, which few pairs do. Where the processor has AVX2, 32 such places are looked at in one
+ * go: the bytes that may come first are dealt out to eight buckets, and four tables of half bytes
+ * say which buckets a byte may be in as the first and as the second of a pair (the first step of
+ * Hyperscan's "Teddy"; Wang et al., NSDI 2019, section 4.3). That lets some pairs through that are
+ * none, so each is looked up.
  *
  * Adding a pattern walks the trie and appends states. Then the failure links are set level by
  * level; the queue that this needs is threaded through the states themselves (`next`), which later
@@ -39,21 +41,23 @@ struct state {
 
 #define PAIRS_SIZE (65536 / 8)
 #define STOPS_MAX 7u
-/* With less than two bytes to skip a stride is none; longer ones have ever more pairs in them. */
-#define STRIDE_MIN 3u
-#define STRIDE_MAX BLOCK_SIZE
-/* What is looked through at once for bytes that are never skipped. */
-#define BLOCK_SIZE 16u
-typedef uint8_t block_type __attribute__((vector_size(BLOCK_SIZE)));
+#define BUCKETS 8u
+#define HALVES 16u
+
+/* A bit for each bucket, by the lower and the upper half of the byte. */
+struct half_tables {
+	uint8_t low[HALVES];
+	uint8_t high[HALVES];
+};
 
 struct byte_automaton {
 	size_t owners;
 	bool is_locked;
-	bool stops[256];	      /* bytes that may begin a match, and those given */
-	uint8_t never[STOPS_MAX + 1]; /* those given, and a 0 */
-	uint8_t pairs[PAIRS_SIZE];    /* two bytes that may, a bit each */
-	size_t stride;		      /* at most BLOCK_SIZE */
-	uint8_t inner[PAIRS_SIZE];    /* two bytes anywhere in the first `stride` of a pattern */
+	bool has_avx2;
+	bool stops[256];	   /* bytes that may begin a match, and those given */
+	uint8_t pairs[PAIRS_SIZE]; /* two bytes that may, a bit each */
+	struct half_tables first;  /* of a pair */
+	struct half_tables second;
 	uint32_t start[256];
 	uint32_t state_count;
 	struct state states[];
@@ -167,30 +171,6 @@ static bool is_listed(const char *stops, unsigned byte)
 	return byte != 0 && strchr(stops, (int)byte);
 }
 
-/* Marks the pairs of bytes at the beginnings of patterns, in all forms that count as equal. */
-static void set_inner(struct byte_automaton *automaton, const struct byte_pattern *patterns,
-		      size_t count)
-{
-	automaton->stride = STRIDE_MAX;
-	for (size_t i = 0; i < count; i++)
-		automaton->stride = MIN_OF(automaton->stride, patterns[i].length);
-	for (size_t i = 0; i < count; i++) {
-		for (size_t at = 0; at + 1 < automaton->stride; at++) {
-			uint8_t first = equal_form(patterns[i].data[at]);
-			uint8_t second = equal_form(patterns[i].data[at + 1]);
-
-			set_pair(automaton->inner, first, second);
-		}
-	}
-	for (unsigned pair = 0; pair < 65536; pair++) {
-		uint8_t first = equal_form((uint8_t)(pair >> 8));
-		uint8_t second = equal_form((uint8_t)pair);
-
-		if (has_pair(automaton->inner, first, second))
-			set_pair(automaton->inner, (uint8_t)(pair >> 8), (uint8_t)pair);
-	}
-}
-
 /* Marks which pairs of bytes are more than a false start. */
 static void set_pairs(struct byte_automaton *automaton, const char *stops)
 {
@@ -204,6 +184,31 @@ static void set_pairs(struct byte_automaton *automaton, const char *stops)
 			if (is_all || is_listed(stops, next) ||
 			    find_child(automaton, state, equal_form((uint8_t)next)) != 0)
 				set_pair(automaton->pairs, (uint8_t)byte, (uint8_t)next);
+		}
+	}
+}
+
+static void add_to_bucket(struct half_tables *tables, uint8_t byte, unsigned bucket)
+{
+	tables->low[byte % HALVES] |= (uint8_t)(1U << bucket);
+	tables->high[byte / HALVES] |= (uint8_t)(1U << bucket);
+}
+
+/* Bytes given have a bucket of their own, where any byte comes second. */
+static void set_buckets(struct byte_automaton *automaton, const char *stops)
+{
+	unsigned next = 0;
+
+	for (unsigned byte = 0; byte < 256; byte++) {
+		unsigned bucket = is_listed(stops, byte) ? 0 : 1 + next % (BUCKETS - 1);
+
+		if (!automaton->stops[byte])
+			continue;
+		next += bucket > 0 ? 1 : 0;
+		add_to_bucket(&automaton->first, (uint8_t)byte, bucket);
+		for (unsigned second = 0; second < 256; second++) {
+			if (has_pair(automaton->pairs, (uint8_t)byte, (uint8_t)second))
+				add_to_bucket(&automaton->second, (uint8_t)second, bucket);
 		}
 	}
 }
@@ -241,8 +246,8 @@ int byte_automaton_new(const struct byte_pattern *patterns, size_t count, const 
 		add_pattern(automaton, &patterns[i]);
 	set_links(automaton);
 	set_pairs(automaton, stops);
-	set_inner(automaton, patterns, count);
-	memcpy(automaton->never, stops, strlen(stops));
+	set_buckets(automaton, stops);
+	automaton->has_avx2 = __builtin_cpu_supports("avx2");
 	*ret_automaton = automaton;
 	return 0;
 }
@@ -302,50 +307,52 @@ uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t 
 	return state;
 }
 
-/* Whether a byte that is never skipped is among BLOCK_SIZE ones. */
-static bool has_stop(const struct byte_automaton *automaton, const uint8_t *data)
+/* The buckets that the bytes of a block may be in. */
+__attribute__((target("avx2"))) static __m256i buckets_of(const struct half_tables *tables,
+							  __m256i block)
 {
-	block_type block;
-	block_type found = { 0 };
-	uint64_t halves[2];
+	const __m256i half = _mm256_set1_epi8(HALVES - 1);
+	__m128i low = _mm_loadu_si128((const __m128i_u *)tables->low);
+	__m128i high = _mm_loadu_si128((const __m128i_u *)tables->high);
+	__m256i upper = _mm256_and_si256(_mm256_srli_epi16(block, 4), half);
 
-	memcpy(&block, data, sizeof(block));
-	for (const uint8_t *stop = automaton->never; *stop; stop++)
-		found |= (block_type)(block == *stop);
-	memcpy(halves, &found, sizeof(found));
-	return (halves[0] | halves[1]) != 0;
+	return _mm256_and_si256(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(low),
+						    _mm256_and_si256(block, half)),
+				_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(high), upper));
 }
 
-/* Goes on by strides up to one in which a match may begin, or one with a stop, or the end. */
-static size_t skip_strides(const struct byte_automaton *automaton, const uint8_t *data, size_t at,
-			   size_t end)
+/* Goes on by blocks, up to a place where a match may begin or less than a block before the end. */
+__attribute__((target("avx2"))) static size_t skip_blocks(const struct byte_automaton *automaton,
+							  const uint8_t *data, size_t length)
 {
-	size_t stride = automaton->stride;
+	size_t at = 0;
 
-	while (stride >= STRIDE_MIN && at + BLOCK_SIZE <= end &&
-	       !has_pair(automaton->inner, data[at + stride - 2], data[at + stride - 1]) &&
-	       !has_stop(automaton, data + at))
-		at += stride - 1;
+	for (; at + sizeof(__m256i) < length; at += sizeof(__m256i)) {
+		__m256i first = _mm256_loadu_si256((const __m256i_u *)(data + at));
+		__m256i second = _mm256_loadu_si256((const __m256i_u *)(data + at + 1));
+		__m256i both = _mm256_and_si256(buckets_of(&automaton->first, first),
+						buckets_of(&automaton->second, second));
+		__m256i none = _mm256_cmpeq_epi8(both, _mm256_setzero_si256());
+		uint32_t found = ~(uint32_t)_mm256_movemask_epi8(none);
+
+		for (; found != 0; found &= found - 1) {
+			size_t place = at + (size_t)__builtin_ctz(found);
+
+			if (has_pair(automaton->pairs, data[place], data[place + 1]))
+				return place;
+		}
+	}
 	return at;
 }
 
 size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t *data,
 			   size_t length)
 {
-	size_t at = 0;
+	size_t at = automaton->has_avx2 ? skip_blocks(automaton, data, length) : 0;
 
-	while (at + 1 < length) {
-		size_t from = at;
-
-		at = skip_strides(automaton, data, at, length);
-		/* What does not begin in the way to the next try for strides. */
-		while (at + 1 < length && at < from + BLOCK_SIZE) {
-			if (has_pair(automaton->pairs, data[at], data[at + 1]))
-				return at;
-			at++;
-		}
-	}
-	if (at < length && !automaton->stops[data[at]])
+	while (at + 1 < length && !has_pair(automaton->pairs, data[at], data[at + 1]))
+		at++;
+	if (at + 1 == length && !automaton->stops[data[at]])
 		at++;
 	return at;
 }

@@ -267,6 +267,25 @@ size_t form_scanner_depth(const struct form_scanner *scanner)
 	return deepest;
 }
 
+/* Over what begins no match, and over bytes that begin escapes where these do not go on as such:
+ * they are themselves in all views. */
+static size_t skip(const struct byte_automaton *automaton, const uint8_t *data, size_t length)
+{
+	size_t at = 0;
+	uint8_t byte;
+
+	for (;;) {
+		at += byte_automaton_skip(automaton, data + at, length - at);
+		if (at == length || (data[at] != '%' && data[at] != '\\') ||
+		    byte_automaton_step(automaton, BYTE_AUTOMATON_START, data[at]) !=
+			    BYTE_AUTOMATON_START ||
+		    form_token(data + at, length - at, FORM_ESCAPE_PERCENT | FORM_ESCAPE_JSON,
+			       false, &byte) != 1)
+			return at;
+		at++;
+	}
+}
+
 uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window *window,
 			  bool is_last, form_match_function function, void *context)
 {
@@ -278,8 +297,8 @@ uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window
 		const uint8_t *data = window->data + (first->position - window->offset);
 
 		if (first->state == BYTE_AUTOMATON_START && scanner->apart == 0) {
-			size_t skipped = byte_automaton_skip(scanner->automaton, data,
-							     (size_t)(end - first->position));
+			size_t skipped =
+				skip(scanner->automaton, data, (size_t)(end - first->position));
 
 			first->position += skipped;
 			first->start = first->position;
