@@ -16,7 +16,7 @@ void byte_buffer_init(struct byte_buffer *buffer, size_t max)
 static void drop_block(struct byte_buffer *buffer)
 {
 	if (buffer->data)
-		explicit_bzero(buffer->data, buffer->capacity);
+		explicit_bzero(buffer->data, buffer->touched);
 	free(buffer->data);
 }
 
@@ -61,6 +61,7 @@ static int grow(struct byte_buffer *buffer, size_t wanted)
 	buffer->capacity = capacity;
 	buffer->begin = 0;
 	buffer->end = length;
+	buffer->touched = length;
 	return 0;
 }
 
@@ -88,6 +89,7 @@ int byte_buffer_reserve(struct byte_buffer *buffer, size_t length, uint8_t **ret
 void byte_buffer_commit(struct byte_buffer *buffer, size_t length)
 {
 	buffer->end += MIN_OF(length, buffer->capacity - buffer->end);
+	buffer->touched = MAX_OF(buffer->touched, buffer->end);
 }
 
 int byte_buffer_append(struct byte_buffer *buffer, const void *data, size_t length)

@@ -3,7 +3,8 @@
  *
  * The block grows by doubling up to `max` and is given back when the queue runs empty, so that an
  * idle connection holds none. Pointers into it are valid until the next append, reserve or consume.
- * What is freed or left behind by growth is wiped: a secret may have passed through.
+ * What is freed or left behind by growth is wiped, as far as it was ever committed: a secret may
+ * have passed through.
  */
 #ifndef PROXY_BYTE_BUFFER_H
 #define PROXY_BYTE_BUFFER_H
@@ -16,6 +17,7 @@ struct byte_buffer {
 	size_t begin;
 	size_t end;
 	size_t capacity;
+	size_t touched; /* how much of the block ever held something */
 	size_t max;
 };
 
@@ -31,8 +33,8 @@ size_t byte_buffer_room(const struct byte_buffer *buffer);
 
 /* Queues all of `data`, or nothing: -ENOBUFS over the cap, -ENOMEM. */
 int byte_buffer_append(struct byte_buffer *buffer, const void *data, size_t length);
-/* Room for `length` bytes in *ret_space, of which byte_buffer_commit() queues the first ones.
- * Errors as above. */
+/* Room for `length` bytes in *ret_space, of which byte_buffer_commit() queues the first ones. Who
+ * writes more than it commits wipes the rest. Errors as above. */
 int byte_buffer_reserve(struct byte_buffer *buffer, size_t length, uint8_t **ret_space);
 void byte_buffer_commit(struct byte_buffer *buffer, size_t length);
 /* Drops the first `length` bytes, at most those that are there. */

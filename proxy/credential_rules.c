@@ -6,56 +6,66 @@
 #include <string.h>
 #include <strings.h>
 
-static const char *const usual_slots[] = {
-	"authorization",
-	"x-api-key",
-	"api-key",
-	"apikey",
-	"x-goog-api-key",
-	"x-auth-token",
-	"x-access-token",
-	"private-token",
-	"job-token",
-	"x-amz-security-token",
-	"ocp-apim-subscription-key",
-	"x-subscription-token",
-	"x-functions-key",
-	"x-vault-token",
-	"x-figma-token",
-	"x-shopify-access-token",
-	"x-rapidapi-key",
-	"xi-api-key",
-	"dd-api-key",
-	"dd-application-key",
-	"circle-token",
+struct word {
+	const char *text;
+	size_t length;
 };
 
-static const char *const other_headers[] = {
-	"cookie",
-	"proxy-authorization",
-	"x-goog-iam-authorization-token",
-	"x-ms-authorization-auxiliary",
+#define WORD(text)                                                                                 \
+	{                                                                                          \
+		text, sizeof(text) - 1                                                             \
+	}
+
+static const struct word usual_slots[] = {
+	WORD("authorization"),
+	WORD("x-api-key"),
+	WORD("api-key"),
+	WORD("apikey"),
+	WORD("x-goog-api-key"),
+	WORD("x-auth-token"),
+	WORD("x-access-token"),
+	WORD("private-token"),
+	WORD("job-token"),
+	WORD("x-amz-security-token"),
+	WORD("ocp-apim-subscription-key"),
+	WORD("x-subscription-token"),
+	WORD("x-functions-key"),
+	WORD("x-vault-token"),
+	WORD("x-figma-token"),
+	WORD("x-shopify-access-token"),
+	WORD("x-rapidapi-key"),
+	WORD("xi-api-key"),
+	WORD("dd-api-key"),
+	WORD("dd-application-key"),
+	WORD("circle-token"),
 };
 
-static const char *const parameters[] = {
-	"key",
-	"api_key",
-	"api-key",
-	"apikey",
-	"access_token",
-	"auth_token",
-	"token",
-	"private_token",
-	"client_secret",
-	"password",
-	"sig",
-	"x-amz-credential",
-	"x-amz-security-token",
-	"x-amz-signature",
-	"awsaccesskeyid",
-	"x-goog-credential",
-	"x-goog-signature",
-	"googleaccessid",
+static const struct word other_headers[] = {
+	WORD("cookie"),
+	WORD("proxy-authorization"),
+	WORD("x-goog-iam-authorization-token"),
+	WORD("x-ms-authorization-auxiliary"),
+};
+
+static const struct word parameters[] = {
+	WORD("key"),
+	WORD("api_key"),
+	WORD("api-key"),
+	WORD("apikey"),
+	WORD("access_token"),
+	WORD("auth_token"),
+	WORD("token"),
+	WORD("private_token"),
+	WORD("client_secret"),
+	WORD("password"),
+	WORD("sig"),
+	WORD("x-amz-credential"),
+	WORD("x-amz-security-token"),
+	WORD("x-amz-signature"),
+	WORD("awsaccesskeyid"),
+	WORD("x-goog-credential"),
+	WORD("x-goog-signature"),
+	WORD("googleaccessid"),
 };
 
 /* Longest scheme or parameter name. */
@@ -64,10 +74,10 @@ static const char *const parameters[] = {
 #define USER_MAX 64u
 #define FILLER_MAX 16u
 
-static bool is_listed(const char *text, size_t length, const char *const *list, size_t count)
+static bool is_listed(const char *text, size_t length, const struct word *list, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		if (strlen(list[i]) == length && !strncasecmp(list[i], text, length))
+		if (list[i].length == length && !strncasecmp(list[i].text, text, length))
 			return true;
 	}
 	return false;
@@ -173,12 +183,18 @@ static bool decode(const char *text, size_t length, char *output, size_t *ret_le
 	return true;
 }
 
+bool credential_is_basic(struct http_text value)
+{
+	return value.length >= 6 && value.data[5] == ' ' &&
+	       strncasecmp(value.data, "Basic", 5) == 0;
+}
+
 bool credential_basic_decode(struct http_text value, char *output, size_t *ret_length,
 			     size_t *ret_offset)
 {
 	size_t offset = 5;
 
-	if (value.length < 6 || strncasecmp(value.data, "Basic", 5) != 0 || value.data[5] != ' ')
+	if (!credential_is_basic(value))
 		return false;
 	while (offset < value.length && value.data[offset] == ' ')
 		offset++;

@@ -29,6 +29,8 @@ bool credential_is_parameter(const char *name, size_t length);
  * parameter's name with '=', an opening quotation mark, each at most once; and the closing mark. */
 bool credential_is_frame(struct http_text front, struct http_text back);
 
+/* Whether the value says that its scheme is Basic. */
+bool credential_is_basic(struct http_text value);
 /* The credentials in a value of scheme Basic: decodes into `output`, CREDENTIAL_BASIC_MAX bytes,
  * and says where they lie in the value. False when the value is of another scheme or malformed. */
 bool credential_basic_decode(struct http_text value, char *output, size_t *ret_length,

@@ -150,6 +150,8 @@ static int scan(struct secret_filter *self, size_t total, bool is_last, struct b
 		return -ENOMEM;
 	self->offset = from;
 	byte_buffer_commit(out, done);
+	if (done < total)
+		explicit_bzero(self->target + done, total - done);
 	return 0;
 }
 
@@ -184,6 +186,9 @@ static int feed(struct body_filter *filter, const uint8_t *data, size_t length, 
 		memcpy(self->target + before, data, length);
 	self->window = joined ? joined : data;
 	error = scan(self, total, is_last, out);
+	/* What was made and does not go. */
+	if (error)
+		explicit_bzero(self->target, total);
 	if (joined) {
 		explicit_bzero(joined, total);
 		free(joined);
@@ -261,23 +266,42 @@ void secret_filter_report(const struct body_filter *filter, struct secret_verdic
 		secret_verdict_refuse(verdict, self->store, self->refusal, self->refused, NULL);
 }
 
-void secret_redact(const struct secret_store *store, char *text, size_t length)
-{
-	struct secret_filter self = { .store = store, .is_response = true };
-	struct form_window window = { .length = length };
-	uint8_t *copy = malloc(length + 1);
+struct redaction {
+	struct secret_filter filter; /* first: on_response_match() gets this */
+	size_t length;
+	bool failed; /* no memory */
+};
 
-	/* Rather nothing of the text than a secret in it. */
-	if (!copy) {
-		memset(text, ' ', length);
-		return;
+static void on_text_match(void *context, const struct form_match *match)
+{
+	struct redaction *self = context;
+	struct secret_filter *filter = &self->filter;
+
+	if (!filter->target) {
+		filter->target = malloc(self->length);
+		if (filter->target)
+			memcpy(filter->target, filter->window, self->length);
 	}
-	memcpy(copy, text, length);
-	window.data = copy;
-	self.window = copy;
-	self.target = (uint8_t *)text;
-	form_scanner_init(&self.scanner, secret_store_value_finder(store));
-	form_scanner_run(&self.scanner, &window, true, on_response_match, &self);
-	explicit_bzero(copy, length);
-	free(copy);
+	self->failed = !filter->target;
+	if (!self->failed)
+		on_response_match(filter, match);
+}
+
+int secret_redact(const struct secret_store *store, const char *text, size_t length,
+		  char **ret_copy)
+{
+	struct redaction self = {
+		.filter = { .store = store, .is_response = true, .window = (const uint8_t *)text },
+		.length = length,
+	};
+	const struct form_window window = { (const uint8_t *)text, length, 0 };
+
+	form_scanner_init(&self.filter.scanner, secret_store_value_finder(store));
+	form_scanner_run(&self.filter.scanner, &window, true, on_text_match, &self);
+	if (self.failed)
+		return -ENOMEM;
+	if (!self.filter.target)
+		return 0;
+	*ret_copy = (char *)self.filter.target;
+	return 1;
 }

@@ -36,7 +36,14 @@ enum place_kind {
 struct place {
 	enum place_kind kind;
 	struct http_text name; /* of the field */
+	size_t index;	       /* the same */
 	const char *words;     /* for the hint */
+};
+
+/* Where placeholders are. */
+struct findings {
+	bool in_query;
+	bool in_field[HTTP_FIELDS_MAX];
 };
 
 struct pass {
@@ -44,7 +51,8 @@ struct pass {
 	const struct secret_request *request;
 	struct http_head *head;
 	struct secret_verdict *verdict;
-	bool is_replacing; /* the second time */
+	struct findings *findings; /* NULL: nothing will be replaced */
+	bool is_replacing;	   /* the second time */
 };
 
 /* ---- one text ----------------------------------------------------------------------------------
@@ -120,6 +128,18 @@ static void replace_match(struct text_scan *scan, const struct form_match *match
 		scan->pass->verdict->is_injected = true;
 }
 
+/* A placeholder that is where it may be. */
+static void note_use(const struct pass *pass, const struct place *place, size_t index)
+{
+	secret_set_add(&pass->verdict->used, index);
+	if (!pass->findings)
+		return;
+	if (place->kind == PLACE_QUERY)
+		pass->findings->in_query = true;
+	else if (place->kind == PLACE_FIELD)
+		pass->findings->in_field[place->index] = true;
+}
+
 static void on_match(void *context, const struct form_match *match)
 {
 	struct text_scan *scan = context;
@@ -140,7 +160,7 @@ static void on_match(void *context, const struct form_match *match)
 	else if (pass->is_replacing)
 		replace_match(scan, match, index);
 	else
-		secret_set_add(&pass->verdict->used, index);
+		note_use(pass, scan->place, index);
 }
 
 /* Judges every placeholder in the text. 1 when some were replaced, in *ret_copy, which has the same
@@ -193,15 +213,21 @@ static int replace_value(const struct pass *pass, size_t index, char *copy, size
 	return error;
 }
 
-/* Credentials of scheme Basic: scanned decoded. The value keeps its length. */
-static int check_basic(const struct pass *pass, size_t index, const struct place *place,
-		       char *decoded, size_t length, size_t offset)
+/* Credentials of scheme Basic: scanned decoded. The value keeps its length. 1 when it is something
+ * else. */
+static int check_basic(const struct pass *pass, size_t index, const struct place *place)
 {
 	struct http_text value = http_head_field(pass->head, index).value;
+	char decoded[CREDENTIAL_BASIC_MAX];
 	char *copy = NULL;
 	char *whole;
-	int result = scan_text(pass, (struct http_text){ decoded, length }, place, &copy);
+	size_t length;
+	size_t offset;
+	int result;
 
+	if (!credential_basic_decode(value, decoded, &length, &offset))
+		return 1;
+	result = scan_text(pass, (struct http_text){ decoded, length }, place, &copy);
 	if (result <= 0)
 		return result;
 	whole = malloc(value.length);
@@ -220,16 +246,16 @@ static int check_field(const struct pass *pass, size_t index)
 	struct http_field field = http_head_field(pass->head, index);
 	const struct place place = { .kind = PLACE_FIELD,
 				     .name = field.name,
+				     .index = index,
 				     .words = "this header is none of its own" };
-	char decoded[CREDENTIAL_BASIC_MAX];
 	char *copy = NULL;
-	size_t length;
-	size_t offset;
 	int result;
 
-	if (credential_is_header(field.name) &&
-	    credential_basic_decode(field.value, decoded, &length, &offset))
-		return check_basic(pass, index, &place, decoded, length, offset);
+	if (credential_is_basic(field.value) && credential_is_header(field.name)) {
+		result = check_basic(pass, index, &place);
+		if (result <= 0)
+			return result;
+	}
 	result = check_text(pass, field.name, "it is a header's name");
 	if (result == 0)
 		result = scan_text(pass, field.value, &place, &copy);
@@ -291,6 +317,16 @@ static int check_all(const struct pass *pass)
 		error = check_text(pass, http_head_authority(pass->head), "it is the host");
 	for (size_t i = 0; error == 0 && i < http_head_field_count(pass->head); i++)
 		error = check_field(pass, i);
+	return error;
+}
+
+/* The second time. */
+static int replace_all(const struct pass *pass)
+{
+	int error = pass->findings->in_query ? check_path(pass) : 0;
+
+	for (size_t i = 0; error == 0 && i < http_head_field_count(pass->head); i++)
+		error = pass->findings->in_field[i] ? check_field(pass, i) : 0;
 	return error;
 }
 
@@ -396,16 +432,26 @@ static bool is_slot_of_any(const struct pass *pass, struct http_text name)
 	return false;
 }
 
-static bool is_own_field(const struct pass *pass, struct http_field field)
+/* 1 or 0 for what is of scheme Basic, else -1. */
+static int judge_basic(const struct pass *pass, struct http_text value)
 {
 	char decoded[CREDENTIAL_BASIC_MAX];
 	size_t length;
 	size_t offset;
 
+	if (!credential_basic_decode(value, decoded, &length, &offset))
+		return -1;
+	return is_own_basic(pass, decoded, length);
+}
+
+static bool is_own_field(const struct pass *pass, struct http_field field)
+{
+	int judged = credential_is_basic(field.value) ? judge_basic(pass, field.value) : -1;
+
 	if (field.value.length == 0)
 		return true;
-	if (credential_basic_decode(field.value, decoded, &length, &offset))
-		return is_own_basic(pass, decoded, length);
+	if (judged >= 0)
+		return judged;
 	if (http_text_is(field.name, "cookie"))
 		return is_own_cookie(pass, field.value);
 	return is_own_credential(pass, field.value);
@@ -657,7 +703,7 @@ static int change_head(struct pass *pass, const struct signing *signing)
 
 	pass->is_replacing = true;
 	if (!secret_set_is_empty(&pass->verdict->used))
-		error = check_all(pass);
+		error = replace_all(pass);
 	if (error == 0 && !secret_set_is_empty(&pass->verdict->named))
 		error = ask_for_plain_answers(pass->head);
 	if (error == 0 && signing->field >= 0)
@@ -670,7 +716,8 @@ int secrets_prepare_request(const struct secret_store *store, struct http_head *
 			    struct secret_verdict *ret_verdict)
 {
 	struct secret_verdict verdict = { 0 };
-	struct pass pass = { store, request, head, &verdict, false };
+	struct findings findings = { .in_query = false };
+	struct pass pass = { store, request, head, &verdict, &findings, false };
 	struct signing signing;
 	int error;
 

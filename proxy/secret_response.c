@@ -10,36 +10,25 @@
 
 static int redact_value(const struct secret_store *store, struct http_head *head, size_t index)
 {
-	struct http_field field = http_head_field(head, index);
+	struct http_text value = http_head_field(head, index).value;
 	char *copy;
-	int error = 0;
+	int result = secret_redact(store, value.data, value.length, &copy);
 
-	if (field.value.length == 0)
-		return 0;
-	copy = malloc(field.value.length);
-	if (!copy)
-		return -ENOMEM;
-	memcpy(copy, field.value.data, field.value.length);
-	secret_redact(store, copy, field.value.length);
-	if (memcmp(copy, field.value.data, field.value.length) != 0)
-		error = http_head_replace(head, index, copy, field.value.length, true);
+	if (result <= 0)
+		return result;
+	result = http_head_replace(head, index, copy, value.length, true);
 	free(copy);
-	return error;
+	return result;
 }
 
 /* Nobody means to show a secret in the name of a field: such a field is dropped. */
 static bool name_is_redacted(const struct secret_store *store, struct http_text name)
 {
-	char *copy = malloc(name.length + 1);
-	bool is_redacted = true;
+	char *copy = NULL;
+	int result = secret_redact(store, name.data, name.length, &copy);
 
-	if (copy) {
-		memcpy(copy, name.data, name.length);
-		secret_redact(store, copy, name.length);
-		is_redacted = memcmp(copy, name.data, name.length) != 0;
-	}
 	free(copy);
-	return is_redacted;
+	return result != 0;
 }
 
 static int redact_fields(const struct secret_store *store, struct http_head *head)
