@@ -49,6 +49,11 @@ bool escape_is_unsafe(uint32_t code_point)
 	       (code_point >= 0x2060 && code_point <= 0x2069) || code_point == 0xfeff;
 }
 
+static bool is_plain(char byte)
+{
+	return byte >= 0x20 && byte < 0x7f && byte != '\\';
+}
+
 size_t escape_text(const char *text, size_t length, char *output, size_t capacity)
 {
 	size_t used = 0;
@@ -56,10 +61,17 @@ size_t escape_text(const char *text, size_t length, char *output, size_t capacit
 
 	while (i < length) {
 		uint32_t code_point = 0;
-		size_t count = utf8_decode(text + i, length - i, &code_point);
+		size_t count;
 		char piece[16];
 		size_t piece_length;
 
+		if (is_plain(text[i])) {
+			if (capacity - used <= 1)
+				break;
+			output[used++] = text[i++];
+			continue;
+		}
+		count = utf8_decode(text + i, length - i, &code_point);
 		if (count == 0) {
 			snprintf(piece, sizeof(piece), "\\x%02x", (unsigned char)text[i]);
 			count = 1;

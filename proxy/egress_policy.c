@@ -29,6 +29,11 @@ struct budget {
 	uint64_t bytes;
 };
 
+/* What egress_policy_name_rule() says. */
+struct rule_name {
+	char text[EGRESS_RULE_NAME_MAX];
+};
+
 struct egress_policy {
 	const char *session;
 	bool allow_all;
@@ -38,7 +43,8 @@ struct egress_policy {
 	struct entries passthrough;
 	const struct egress_rule *rules;
 	size_t rule_count;
-	struct budget *left; /* of each rule */
+	struct budget *left;	 /* of each rule */
+	struct rule_name *names; /* the same */
 };
 
 /* ---- verdicts -------------------------------------------------------------------------------- */
@@ -69,6 +75,15 @@ void egress_policy_name_rule(const struct egress_rule *rule, struct egress_verdi
 
 	host_pattern_text(&rule->host, host);
 	say(verdict->rule, "%s host %s", rule->where, host);
+}
+
+/* The same of a rule of this policy, which is named for each request. */
+static void name_own_rule(const struct egress_policy *policy, const struct egress_rule *rule,
+			  struct egress_verdict *verdict)
+{
+	const char *name = policy->names[rule - policy->rules].text;
+
+	memcpy(verdict->rule, name, strlen(name) + 1);
 }
 
 static void name_entry(struct egress_verdict *verdict, const struct entry *entry, const char *list)
@@ -407,7 +422,7 @@ static enum stage judge_rule(const struct egress_policy *policy, const struct eg
 	enum stage stage;
 
 	*verdict = (struct egress_verdict){ .transport = EGRESS_INTERCEPTED };
-	egress_policy_name_rule(rule, verdict);
+	name_own_rule(policy, rule, verdict);
 	if (!rule_has_port(rule, port)) {
 		deny(verdict, "port_not_allowed");
 		say(verdict->hint, "add port %u to the rule at %s", port, rule->where);
@@ -521,7 +536,7 @@ void egress_policy_judge_secret(const struct egress_rule *limits, const char *se
 	bool is_bound = false;
 
 	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
-	if (!limits)
+	if (!limits || limits->binding_count == 0)
 		return;
 	egress_policy_name_rule(limits, ret_verdict);
 	read_request(head, &request);
@@ -820,9 +835,14 @@ int egress_policy_new(const struct egress_policy_options *options,
 	policy->rules = options->rules;
 	policy->rule_count = options->rule_count;
 	policy->left = calloc(options->rule_count + 1, sizeof(*policy->left));
-	if (!policy->left)
+	policy->names = calloc(options->rule_count + 1, sizeof(*policy->names));
+	if (!policy->left || !policy->names)
 		result = -ENOMEM;
 	for (size_t i = 0; i < options->rule_count && !result; i++) {
+		struct egress_verdict verdict;
+
+		egress_policy_name_rule(&options->rules[i], &verdict);
+		memcpy(policy->names[i].text, verdict.rule, sizeof(verdict.rule));
 		policy->left[i].requests = options->rules[i].requests_max;
 		policy->left[i].bytes = options->rules[i].bytes_max;
 	}
@@ -851,5 +871,6 @@ void egress_policy_free(struct egress_policy *policy)
 	free(policy->allow.items);
 	free(policy->passthrough.items);
 	free(policy->left);
+	free(policy->names);
 	free(policy);
 }

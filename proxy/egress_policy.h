@@ -34,6 +34,7 @@
 #define EGRESS_RULES_MAX 256u
 #define EGRESS_LIST_MAX 64u /* items of one list of a rule */
 #define EGRESS_NO_LIMIT UINT64_MAX
+#define EGRESS_RULE_NAME_MAX 256u
 
 /* ---- rules, as the configuration has them ---------------------------------------------------- */
 
@@ -118,8 +119,8 @@ struct egress_verdict {
 	 * body_too_large, response_too_large, requests_exhausted, bytes_exhausted,
 	 * secret_not_bound, push_not_allowed, session_frozen */
 	const char *reason;
-	char rule[256]; /* the one that decided; printable */
-	char hint[256]; /* what would open it; "" when nothing to say */
+	char rule[EGRESS_RULE_NAME_MAX]; /* the one that decided; printable */
+	char hint[256];			 /* what would open it; "" when nothing to say */
 	enum egress_transport transport;
 	/* Of an allowed request or opaque connection: limits that only its bytes will tell. */
 	const struct egress_rule *limits; /* NULL: none */

@@ -325,10 +325,8 @@ static void note(struct exchange *exchange)
 
 	if (query)
 		path.length = (size_t)(query - path.data);
-	snprintf(exchange->method, sizeof(exchange->method), "%.*s", (int)method.length,
-		 method.data);
-	snprintf(exchange->path, sizeof(exchange->path), "%.*s",
-		 (int)MIN_OF(path.length, PATH_LOGGED_MAX), path.data);
+	memcpy(exchange->method, method.data, MIN_OF(method.length, HTTP_METHOD_LOGGED_MAX));
+	memcpy(exchange->path, path.data, MIN_OF(path.length, PATH_LOGGED_MAX));
 	exchange->is_head = http_text_is_exactly(method, "HEAD");
 }
 

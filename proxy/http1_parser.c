@@ -36,15 +36,25 @@ void http1_parser_init(struct http1_parser *parser, enum http1_kind kind)
 
 /* ---- lines ---------------------------------------------------------------------------------- */
 
+static bool is_text(uint8_t byte)
+{
+	return byte >= 0x20 ? byte != 0x7f : byte == '\t';
+}
+
 /* Returns 1 with the line (without CR LF), 0 when it is not complete, or -EBADMSG. */
 static int next_line(struct parse *parse, const uint8_t *data, size_t length,
 		     struct http_text *ret_line)
 {
 	struct http1_parser *parser = parse->parser;
 
-	while (parser->scanned < length) {
-		uint8_t byte = data[parser->scanned];
+	for (;;) {
+		uint8_t byte;
 
+		while (parser->scanned < length && is_text(data[parser->scanned]))
+			parser->scanned++;
+		if (parser->scanned == length)
+			return 0;
+		byte = data[parser->scanned];
 		if (byte == '\r') {
 			if (parser->scanned + 1 == length)
 				return 0;
@@ -58,13 +68,8 @@ static int next_line(struct parse *parse, const uint8_t *data, size_t length,
 			parser->line_start = parser->scanned;
 			return 1;
 		}
-		if (byte == '\n')
-			return bad(parse, "a LF without CR");
-		if ((byte < 0x20 && byte != '\t') || byte == 0x7f)
-			return bad(parse, "a control character");
-		parser->scanned++;
+		return bad(parse, byte == '\n' ? "a LF without CR" : "a control character");
 	}
-	return 0;
 }
 
 /* ---- the first line ------------------------------------------------------------------------- */

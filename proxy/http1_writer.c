@@ -1,7 +1,6 @@
 #include "proxy/http1_writer.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,6 +25,18 @@ static void put_text(struct cursor *cursor, const char *text)
 	put(cursor, text, strlen(text));
 }
 
+static void put_number(struct cursor *cursor, uint64_t number)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do {
+		digits[--at] = (char)('0' + number % 10);
+		number /= 10;
+	} while (number > 0);
+	put(cursor, digits + at, sizeof(digits) - at);
+}
+
 static void put_field(struct cursor *cursor, struct http_text name, struct http_text value)
 {
 	put(cursor, name.data, name.length);
@@ -47,14 +58,12 @@ static void put_fields(struct cursor *cursor, const struct http_head *head)
 
 static void put_connection(struct cursor *cursor, const struct http1_options *options)
 {
-	char line[64];
-
 	if (options->framing.kind == HTTP_FRAMING_CHUNKED) {
 		put_text(cursor, "Transfer-Encoding: chunked\r\n");
 	} else if (options->framing.has_length) {
-		snprintf(line, sizeof(line), "Content-Length: %" PRIu64 "\r\n",
-			 options->framing.length);
-		put_text(cursor, line);
+		put_text(cursor, "Content-Length: ");
+		put_number(cursor, options->framing.length);
+		put_text(cursor, "\r\n");
 	}
 	if (options->upgrade) {
 		put_text(cursor, "Connection: Upgrade\r\nUpgrade: ");
@@ -109,14 +118,18 @@ int http1_write_response(struct byte_buffer *out, const struct http_head *head,
 			 const struct http1_options *options)
 {
 	unsigned status = http_head_status(head);
-	char line[64];
+	const char digits[] = { (char)('0' + status / 100 % 10), (char)('0' + status / 10 % 10),
+				(char)('0' + status % 10) };
 	struct cursor cursor;
 	int error = begin(out, head, &cursor);
 
 	if (error)
 		return error;
-	snprintf(line, sizeof(line), "HTTP/1.1 %03u %s\r\n", status, http_reason(status));
-	put_text(&cursor, line);
+	put_text(&cursor, "HTTP/1.1 ");
+	put(&cursor, digits, sizeof(digits));
+	put_text(&cursor, " ");
+	put_text(&cursor, http_reason(status));
+	put_text(&cursor, "\r\n");
 	put_fields(&cursor, head);
 	put_connection(&cursor, options);
 	put_text(&cursor, "\r\n");

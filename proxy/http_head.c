@@ -229,8 +229,13 @@ struct http_field http_head_field(const struct http_head *head, size_t index)
 
 ssize_t http_head_find(const struct http_head *head, const char *name, size_t from)
 {
+	size_t length = strlen(name);
+
 	for (size_t i = from; i < head->field_count; i++) {
-		if (http_text_is(text_of(head, head->fields[i].name), name))
+		struct span span = head->fields[i].name;
+
+		if (span.length == length &&
+		    (length == 0 || strncasecmp(head->arena + span.offset, name, length) == 0))
 			return (ssize_t)i;
 	}
 	return -ENOENT;
@@ -306,16 +311,6 @@ void http_head_remove_all(struct http_head *head, const char *name)
 }
 
 /* ---- texts ---------------------------------------------------------------------------------- */
-
-bool http_text_is(struct http_text text, const char *wanted)
-{
-	return strlen(wanted) == text.length && strncasecmp(text.data, wanted, text.length) == 0;
-}
-
-bool http_text_is_exactly(struct http_text text, const char *wanted)
-{
-	return strlen(wanted) == text.length && memcmp(text.data, wanted, text.length) == 0;
-}
 
 static bool is_blank(char byte)
 {

@@ -15,6 +15,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
+#include <strings.h>
 #include <sys/types.h>
 
 #define HTTP_HEAD_SIZE_MAX 65536u
@@ -71,10 +73,18 @@ int http_head_replace(struct http_head *head, size_t index, const char *value, s
 void http_head_remove(struct http_head *head, size_t index);
 void http_head_remove_all(struct http_head *head, const char *name);
 
-/* Equal but for the case of ASCII letters. */
-bool http_text_is(struct http_text text, const char *wanted);
+/* Equal but for the case of ASCII letters. Here, so that the length of a constant is one. */
+static inline bool http_text_is(struct http_text text, const char *wanted)
+{
+	return strlen(wanted) == text.length && strncasecmp(text.data, wanted, text.length) == 0;
+}
+
 /* Equal byte for byte. */
-bool http_text_is_exactly(struct http_text text, const char *wanted);
+static inline bool http_text_is_exactly(struct http_text text, const char *wanted)
+{
+	return strlen(wanted) == text.length && memcmp(text.data, wanted, text.length) == 0;
+}
+
 /* Takes the next element of a comma-separated list (RFC 9110 section 5.6.1) off the front of *list,
  * without the white space around it; empty elements are skipped. False at the end. */
 bool http_text_next_element(struct http_text *list, struct http_text *ret_element);

@@ -6,12 +6,16 @@
 #include <string.h>
 #include <strings.h>
 
+/* tchar (RFC 9110 section 5.6.2), a bit for each of ASCII. */
 static bool is_tchar(unsigned char byte)
 {
-	if ((byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-	    (byte >= '0' && byte <= '9'))
-		return true;
-	return byte != '\0' && strchr("!#$%&'*+-.^_`|~", byte);
+	static const uint32_t allowed[4] = {
+		0, 0x03ff6cfau, /* !#$%&'*+-. and digits */
+		0xc7fffffeu,	/* letters, ^ and _ */
+		0x57ffffffu,	/* ` and letters, | and ~ */
+	};
+
+	return byte < 128 && (allowed[byte / 32] >> byte % 32 & 1);
 }
 
 bool http_is_token(const char *data, size_t length)
@@ -106,17 +110,15 @@ bool http_head_lists(const struct http_head *head, const char *name, const char 
 
 static bool is_connection_field(const struct http_head *head, struct http_text name)
 {
-	static const char *const always[] = {
-		"connection", "keep-alive", "proxy-connection", "transfer-encoding",
-		"te",	      "trailer",    "upgrade",		"http2-settings",
-		"expect",     "host",	    "content-length",	"proxy-authorization",
-	};
 	ssize_t index = -1;
 
-	for (size_t i = 0; i < ARRAY_LENGTH(always); i++) {
-		if (http_text_is(name, always[i]))
-			return true;
-	}
+	if (http_text_is(name, "connection") || http_text_is(name, "keep-alive") ||
+	    http_text_is(name, "proxy-connection") || http_text_is(name, "transfer-encoding") ||
+	    http_text_is(name, "te") || http_text_is(name, "trailer") ||
+	    http_text_is(name, "upgrade") || http_text_is(name, "http2-settings") ||
+	    http_text_is(name, "expect") || http_text_is(name, "host") ||
+	    http_text_is(name, "content-length") || http_text_is(name, "proxy-authorization"))
+		return true;
 	while ((index = http_head_find(head, "connection", (size_t)(index + 1))) >= 0) {
 		struct http_text list = http_head_field(head, (size_t)index).value;
 		struct http_text item;

@@ -6,6 +6,7 @@
 #include "proxy/secret_request.h"
 #include "proxy/secret_store.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -190,7 +191,8 @@ static bool check_rules(const struct services *services, const struct exchange_o
 	struct egress_verdict judged;
 
 	egress_policy_judge_request(services->policy, &origin->name, origin->port, head, &judged);
-	snprintf(verdict->rule, sizeof(verdict->rule), "%s", judged.rule);
+	static_assert(sizeof(verdict->rule) == sizeof(judged.rule), "a rule has one length");
+	memcpy(verdict->rule, judged.rule, strlen(judged.rule) + 1);
 	verdict->limits = judged.limits;
 	if (judged.allowed)
 		return put_secrets(services, origin, head, NULL, verdict);
