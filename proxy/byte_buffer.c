@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define CAPACITY_MIN 1024u
+#define LARGE 16384u
 
 void byte_buffer_init(struct byte_buffer *buffer, size_t max)
 {
@@ -47,8 +48,10 @@ static int grow(struct byte_buffer *buffer, size_t wanted)
 	size_t capacity = MAX_OF(buffer->capacity, CAPACITY_MIN);
 	uint8_t *data;
 
+	/* Memory that is not touched costs nothing, and what a large block holds would be copied.
+	 */
 	while (capacity < wanted)
-		capacity *= 2;
+		capacity *= capacity < LARGE ? 2 : 4;
 	/* Not above the cap: `wanted` is within it. */
 	capacity = MIN_OF(capacity, MAX_OF(buffer->max, wanted));
 	data = malloc(capacity);

@@ -1,7 +1,7 @@
 /*
  * A queue of bytes with a hard cap: appended at the back, consumed from the front.
  *
- * The block grows by doubling up to `max` and is given back when the queue runs empty, so that an
+ * The block grows by a factor up to `max` and is given back when the queue runs empty, so that an
  * idle connection holds none. Pointers into it are valid until the next append, reserve or consume.
  * What is freed or left behind by growth is wiped, as far as it was ever committed: a secret may
  * have passed through.

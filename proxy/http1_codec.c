@@ -10,7 +10,8 @@
 #define INPUT_MAX (HTTP1_HEAD_MAX + 16384u)
 /* Room for the largest head beside a body's share. */
 #define OUTPUT_MAX (2u * HTTP_HEAD_SIZE_MAX + 65536u)
-#define OUTPUT_BODY_MAX 65536u
+/* Four records of TLS. */
+#define OUTPUT_BODY_MAX (65536u + HTTP1_CHUNK_OVERHEAD)
 #define READ_SIZE 16384u
 
 static struct http1_codec *codec_of(struct http_leg *leg)
@@ -102,15 +103,19 @@ static void receive_head(struct http1_codec *codec)
 static ssize_t read_directly(struct http1_codec *codec, struct byte_buffer *out)
 {
 	struct http1_body *body = &codec->body;
-	size_t wanted = MIN_OF(READ_SIZE, byte_buffer_room(out));
+	size_t room = byte_buffer_room(out);
+	size_t wanted = MIN_OF(READ_SIZE, room);
 	uint8_t *space;
 	ssize_t count;
 
-	if (body->state == HTTP1_BODY_DATA)
-		wanted = (size_t)MIN_OF((uint64_t)wanted, body->remaining);
+	if (body->state == HTTP1_BODY_DATA) {
+		room = (size_t)MIN_OF((uint64_t)room, body->remaining);
+		wanted = MIN_OF(wanted, room);
+	}
 	if (!stream_can_read(codec->stream) && !codec->stream->read_ended)
 		return codec->stream->failed ? -EPIPE : -EAGAIN;
-	if (byte_buffer_reserve(out, wanted, &space) < 0)
+	/* For all that may come in this turn, so that it is not moved. */
+	if (byte_buffer_reserve(out, room, &space) < 0)
 		return -ENOMEM;
 	count = stream_read(codec->stream, space, wanted);
 	if (count > 0) {
@@ -263,12 +268,17 @@ static size_t room(struct http_leg *leg)
 /* Writes to the transport what it takes at once, when nothing waits before it. */
 static size_t write_directly(struct http1_codec *codec, const uint8_t *data, size_t length)
 {
-	ssize_t count;
+	size_t written = 0;
+	ssize_t count = 1;
 
 	if (byte_buffer_length(&codec->output) > 0 || codec->stream->awaits_write)
 		return 0;
-	count = stream_write(codec->stream, data, length);
-	return count > 0 ? (size_t)count : 0;
+	/* TLS takes a record at a time. */
+	while (written < length && count > 0) {
+		count = stream_write(codec->stream, data + written, length - written);
+		written += count > 0 ? (size_t)count : 0;
+	}
+	return written;
 }
 
 static int send_body(struct http_leg *leg, const uint8_t *data, size_t length)
