@@ -84,6 +84,14 @@ static int await_write(struct stream *stream, bool wanted)
 				 READ_EVENTS | (wanted ? EPOLLOUT : 0));
 }
 
+/* The library tells failures by its queue of errors, which takes long to clear and mostly is empty.
+ */
+static void clear_errors(void)
+{
+	if (ERR_peek_error() != 0)
+		ERR_clear_error();
+}
+
 /* What a failed call of the library comes to; `result` is what it returned. */
 static int tls_error(struct stream *stream, int result)
 {
@@ -115,7 +123,7 @@ int stream_handshake(struct stream *stream)
 		return 0;
 	if (stream->failed)
 		return -EPROTO;
-	ERR_clear_error();
+	clear_errors();
 	errno = 0;
 	result = SSL_do_handshake(stream->ssl);
 	if (result == 1) {
@@ -170,7 +178,7 @@ ssize_t stream_read(struct stream *stream, void *buffer, size_t length)
 		return 0;
 	if (!stream->ssl)
 		return plain_read(stream, buffer, length);
-	ERR_clear_error();
+	clear_errors();
 	errno = 0;
 	result = SSL_read_ex(stream->ssl, buffer, length, &count);
 	if (result != 1)
@@ -214,7 +222,7 @@ ssize_t stream_write(struct stream *stream, const void *data, size_t length)
 	if (!stream->ssl) {
 		result = plain_write(stream, data, length);
 	} else {
-		ERR_clear_error();
+		clear_errors();
 		errno = 0;
 		result = SSL_write_ex(stream->ssl, data, length, &count);
 		result = result == 1 ? (ssize_t)count : tls_error(stream, (int)result);
@@ -232,7 +240,7 @@ void stream_end_write(struct stream *stream)
 		return;
 	stream->write_ended = true;
 	if (stream->ssl) {
-		ERR_clear_error();
+		clear_errors();
 		(void)SSL_shutdown(stream->ssl);
 	}
 	(void)shutdown(stream->source.fd, SHUT_WR);
