@@ -40,8 +40,10 @@ struct state {
 };
 
 #define PAIRS_SIZE (65536 / 8)
-#define STOPS_MAX 7u
-#define BUCKETS 8u
+#define BUCKET_STOP 0u
+#define BUCKET_BEFORE_STOP 1u
+#define BUCKET_OTHER 2u
+#define BUCKETS_OTHER 6u
 #define HALVES 16u
 
 /* A bit for each bucket, by the lower and the upper half of the byte. */
@@ -54,7 +56,8 @@ struct byte_automaton {
 	size_t owners;
 	bool is_locked;
 	bool has_avx2;
-	bool stops[256];	   /* bytes that may begin a match, and those given */
+	bool is_stop[256];
+	bool stops[256];	   /* bytes that may begin a match, and stops */
 	uint8_t pairs[PAIRS_SIZE]; /* two bytes that may, a bit each */
 	struct half_tables first;  /* of a pair */
 	struct half_tables second;
@@ -166,55 +169,72 @@ static void set_links(struct byte_automaton *automaton)
 	}
 }
 
-static bool is_listed(const char *stops, unsigned byte)
+static const struct byte_stop *find_stop(const struct byte_stop *stops, unsigned byte)
 {
-	return byte != 0 && strchr(stops, (int)byte);
+	for (; stops && stops->byte != 0; stops++) {
+		if ((uint8_t)stops->byte == byte)
+			return stops;
+	}
+	return NULL;
+}
+
+static bool is_follower(const struct byte_stop *stop, unsigned byte)
+{
+	return stop && (!stop->followers || (byte != 0 && strchr(stop->followers, (int)byte)));
 }
 
 /* Marks which pairs of bytes are more than a false start. */
-static void set_pairs(struct byte_automaton *automaton, const char *stops)
+static void set_pairs(struct byte_automaton *automaton, const struct byte_stop *stops)
 {
 	for (unsigned byte = 0; byte < 256; byte++) {
 		uint32_t state = automaton->start[byte];
-		bool is_given = is_listed(stops, byte);
-		bool is_all = is_given || automaton->states[state].matches;
+		const struct byte_stop *stop = find_stop(stops, byte);
+		bool is_start = state != BYTE_AUTOMATON_START;
 
-		automaton->stops[byte] = is_given || state != 0;
+		automaton->is_stop[byte] = stop != NULL;
+		automaton->stops[byte] = stop || is_start;
 		for (unsigned next = 0; automaton->stops[byte] && next < 256; next++) {
-			if (is_all || is_listed(stops, next) ||
-			    find_child(automaton, state, equal_form((uint8_t)next)) != 0)
+			if (automaton->states[state].matches || is_follower(stop, next) ||
+			    (is_start && (find_stop(stops, next) ||
+					  find_child(automaton, state, equal_form((uint8_t)next)))))
 				set_pair(automaton->pairs, (uint8_t)byte, (uint8_t)next);
 		}
 	}
 }
 
-static void add_to_bucket(struct half_tables *tables, uint8_t byte, unsigned bucket)
+static void add_to_bucket(struct half_tables *tables, unsigned byte, unsigned bucket)
 {
 	tables->low[byte % HALVES] |= (uint8_t)(1U << bucket);
 	tables->high[byte / HALVES] |= (uint8_t)(1U << bucket);
 }
 
-/* Bytes given have a bucket of their own, where any byte comes second. */
-static void set_buckets(struct byte_automaton *automaton, const char *stops)
+/* Stops have a bucket as the first and one as the second of a pair, so that the others let less
+ * through. */
+static void set_buckets(struct byte_automaton *automaton, const struct byte_stop *stops)
 {
 	unsigned next = 0;
 
 	for (unsigned byte = 0; byte < 256; byte++) {
-		unsigned bucket = is_listed(stops, byte) ? 0 : 1 + next % (BUCKETS - 1);
+		bool is_stop = find_stop(stops, byte) != NULL;
+		unsigned bucket = is_stop ? BUCKET_STOP : BUCKET_OTHER + next % BUCKETS_OTHER;
 
 		if (!automaton->stops[byte])
 			continue;
-		next += bucket > 0 ? 1 : 0;
-		add_to_bucket(&automaton->first, (uint8_t)byte, bucket);
+		next += is_stop ? 0 : 1;
+		add_to_bucket(&automaton->first, byte, bucket);
+		add_to_bucket(&automaton->first, byte, BUCKET_BEFORE_STOP);
 		for (unsigned second = 0; second < 256; second++) {
-			if (has_pair(automaton->pairs, (uint8_t)byte, (uint8_t)second))
-				add_to_bucket(&automaton->second, (uint8_t)second, bucket);
+			if (!has_pair(automaton->pairs, (uint8_t)byte, (uint8_t)second))
+				continue;
+			add_to_bucket(&automaton->second, second,
+				      find_stop(stops, second) ? BUCKET_BEFORE_STOP : bucket);
 		}
 	}
 }
 
-int byte_automaton_new(const struct byte_pattern *patterns, size_t count, const char *stops,
-		       bool in_locked_memory, struct byte_automaton **ret_automaton)
+int byte_automaton_new(const struct byte_pattern *patterns, size_t count,
+		       const struct byte_stop *stops, bool in_locked_memory,
+		       struct byte_automaton **ret_automaton)
 {
 	struct byte_automaton *automaton;
 	void *block = NULL;
@@ -222,8 +242,6 @@ int byte_automaton_new(const struct byte_pattern *patterns, size_t count, const 
 	size_t size;
 	int error = 0;
 
-	if (strlen(stops) > STOPS_MAX)
-		return -EINVAL;
 	for (size_t i = 0; i < count; i++) {
 		if (patterns[i].length < 1 || patterns[i].length > BYTE_PATTERN_MAX)
 			return -EINVAL;
@@ -273,6 +291,23 @@ uint32_t byte_automaton_step(const struct byte_automaton *automaton, uint32_t st
 	if (state == BYTE_AUTOMATON_START)
 		return automaton->start[byte];
 	return follow(automaton, state, equal_form(byte));
+}
+
+size_t byte_automaton_deepen(const struct byte_automaton *automaton, uint32_t *state,
+			     const uint8_t *data, size_t length)
+{
+	uint32_t current = *state;
+	size_t at = 0;
+
+	for (; at < length && !automaton->is_stop[data[at]]; at++) {
+		uint32_t child = find_child(automaton, current, equal_form(data[at]));
+
+		if (child == 0 || automaton->states[child].matches)
+			break;
+		current = child;
+	}
+	*state = current;
+	return at;
 }
 
 size_t byte_automaton_depth(const struct byte_automaton *automaton, uint32_t state)

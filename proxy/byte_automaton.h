@@ -29,14 +29,20 @@ struct byte_pattern {
 	uint32_t tag;  /* what a match reports; below 2^31 */
 };
 
+/* A byte that the caller reads as something else when one of `followers` comes after it: it is not
+ * skipped then, nor is what may begin a match right before it. */
+struct byte_stop {
+	char byte;	       /* 0 ends a list of these */
+	const char *followers; /* NULL: any byte */
+};
+
 struct byte_automaton;
 
-/* Patterns are copied. Of two that are equal the first is reported. `stops` are bytes that
- * byte_automaton_skip() never skips, nor what may begin a match right before one: the caller reads
- * them as something else; at most 7. Returns 0, -EINVAL for a pattern of a wrong length or too many
- * stops, -E2BIG, -ENOMEM, or -EPERM (secret_memory.h). */
-int byte_automaton_new(const struct byte_pattern *patterns, size_t count, const char *stops,
-		       bool in_locked_memory, struct byte_automaton **ret_automaton);
+/* Patterns are copied. Of two that are equal the first is reported. `stops` may be NULL. Returns 0,
+ * -EINVAL for a pattern of a wrong length, -E2BIG, -ENOMEM, or -EPERM (secret_memory.h). */
+int byte_automaton_new(const struct byte_pattern *patterns, size_t count,
+		       const struct byte_stop *stops, bool in_locked_memory,
+		       struct byte_automaton **ret_automaton);
 /* Another owner. */
 struct byte_automaton *byte_automaton_hold(struct byte_automaton *automaton);
 /* One owner less; NULL is fine. */
@@ -44,6 +50,10 @@ void byte_automaton_release(struct byte_automaton *automaton);
 
 #define BYTE_AUTOMATON_START 0u
 uint32_t byte_automaton_step(const struct byte_automaton *automaton, uint32_t state, uint8_t byte);
+/* Steps as long as each byte makes the state deeper by one, no pattern ends, and no stop comes.
+ * Returns how many bytes that were. */
+size_t byte_automaton_deepen(const struct byte_automaton *automaton, uint32_t *state,
+			     const uint8_t *data, size_t length);
 size_t byte_automaton_depth(const struct byte_automaton *automaton, uint32_t state);
 /* Whether any pattern ends at this state. */
 bool byte_automaton_matches(const struct byte_automaton *automaton, uint32_t state);

@@ -16,6 +16,15 @@
  * window: only forwards, so all of it costs no more than reading the stream twice.
  */
 
+#define HEX_DIGITS "0123456789abcdefABCDEF"
+#define JSON_ESCAPES "\"\\/bfnrt"
+
+const struct byte_stop form_escape_stops[] = {
+	{ '%', HEX_DIGITS },
+	{ '\\', JSON_ESCAPES "u" },
+	{ 0, NULL },
+};
+
 static int hex_value(uint8_t byte)
 {
 	if (byte >= '0' && byte <= '9')
@@ -47,7 +56,7 @@ static int read_hex(const uint8_t *data, size_t length, size_t count, unsigned *
 /* The same for an escape that begins with '\\'; *ret_length is the whole escape's. */
 static int read_json(const uint8_t *data, size_t length, size_t *ret_length, unsigned *ret_value)
 {
-	static const char names[] = "\"\\/bfnrt";
+	static const char names[] = JSON_ESCAPES;
 	static const char values[] = "\"\\/\b\f\n\r\t";
 	const char *name;
 
@@ -106,6 +115,11 @@ void form_token_write(uint8_t *target, size_t token_length, uint8_t byte)
 	} else {
 		memset(target, byte, token_length);
 	}
+}
+
+bool form_scanner_is_needed(const struct byte_automaton *automaton, const void *text, size_t length)
+{
+	return byte_automaton_skip(automaton, text, length) < length;
 }
 
 void form_scanner_init(struct form_scanner *scanner, const struct byte_automaton *automaton)
@@ -305,6 +319,15 @@ uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window
 			if (first->position == end)
 				break;
 			data += skipped;
+		}
+		if (scanner->apart == 0) {
+			size_t deeper =
+				byte_automaton_deepen(scanner->automaton, &first->state, data,
+						      (size_t)(end - first->position));
+
+			first->position += deeper;
+			if (deeper > 0)
+				continue;
 		}
 		part(scanner, *data);
 		step(&pass, 0, *data, 1);

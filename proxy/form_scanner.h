@@ -16,11 +16,13 @@
 
 #define FORM_ESCAPE_PERCENT 0x1u /* %41 (RFC 3986 section 2.1) */
 #define FORM_ESCAPE_JSON 0x2u	 /* \/ and \u0041 (RFC 8259 section 7) */
-#define FORM_ESCAPE_STARTS "%\\" /* an automaton for this must stop at these */
 #define FORM_VIEWS 4		 /* every set of the two, by its number; 0 is the stream itself */
 
 /* Longest escape, in bytes: no match takes more than that many times its pattern's length. */
 #define FORM_ESCAPE_MAX 6
+
+/* What an automaton for this must stop at. */
+extern const struct byte_stop form_escape_stops[];
 
 struct form_match {
 	uint32_t tag;
@@ -49,6 +51,9 @@ struct form_window {
 
 typedef void (*form_match_function)(void *context, const struct form_match *match);
 
+/* False for a whole text in which a scanner would find nothing. */
+bool form_scanner_is_needed(const struct byte_automaton *automaton, const void *text,
+			    size_t length);
 void form_scanner_init(struct form_scanner *scanner, const struct byte_automaton *automaton);
 /* Reads on to the end of the window and tells each match to `function` in the order of their ends
  * (the same place may be told more than once). Returns the offset from which the next window has to

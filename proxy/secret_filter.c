@@ -287,8 +287,8 @@ static void on_text_match(void *context, const struct form_match *match)
 		on_response_match(filter, match);
 }
 
-int secret_redact(const struct secret_store *store, const char *text, size_t length,
-		  char **ret_copy)
+static int redact_text(const struct secret_store *store, const char *text, size_t length,
+		       char **ret_copy)
 {
 	struct redaction self = {
 		.filter = { .store = store, .is_response = true, .window = (const uint8_t *)text },
@@ -304,4 +304,12 @@ int secret_redact(const struct secret_store *store, const char *text, size_t len
 		return 0;
 	*ret_copy = (char *)self.filter.target;
 	return 1;
+}
+
+int secret_redact(const struct secret_store *store, const char *text, size_t length,
+		  char **ret_copy)
+{
+	if (!form_scanner_is_needed(secret_store_value_finder(store), text, length))
+		return 0;
+	return redact_text(store, text, length, ret_copy);
 }

@@ -171,12 +171,14 @@ static int scan_text(const struct pass *pass, struct http_text text, const struc
 	struct text_scan scan = {
 		.pass = pass, .place = place, .source = text.data, .length = text.length
 	};
+	const struct byte_automaton *finder = secret_store_placeholder_finder(pass->store);
 	struct form_window window = { (const uint8_t *)text.data, text.length, 0 };
 	struct form_scanner scanner;
 
-	if (text.length < SECRET_PLACEHOLDER_CHANGES_MIN)
+	if (text.length < SECRET_PLACEHOLDER_CHANGES_MIN ||
+	    !form_scanner_is_needed(finder, text.data, text.length))
 		return 0;
-	form_scanner_init(&scanner, secret_store_placeholder_finder(pass->store));
+	form_scanner_init(&scanner, finder);
 	form_scanner_run(&scanner, &window, true, on_match, &scan);
 	if (scan.failed)
 		return -ENOMEM;

@@ -102,7 +102,7 @@ static int build_finder(const struct secret_store *store, bool of_values,
 				  (uint8_t *)bytes + used, patterns + count);
 		count += SECRET_FORM_COUNT;
 	}
-	return byte_automaton_new(patterns, count, FORM_ESCAPE_STARTS, of_values, ret_automaton);
+	return byte_automaton_new(patterns, count, form_escape_stops, of_values, ret_automaton);
 }
 
 static int build_finders(struct secret_store *store)

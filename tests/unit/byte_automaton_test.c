@@ -18,7 +18,7 @@ static struct byte_automaton *build(const struct byte_pattern *patterns, size_t 
 {
 	struct byte_automaton *automaton;
 
-	ck_assert_int_eq(byte_automaton_new(patterns, count, "", true, &automaton), 0);
+	ck_assert_int_eq(byte_automaton_new(patterns, count, NULL, true, &automaton), 0);
 	return automaton;
 }
 
@@ -127,6 +127,8 @@ START_TEST(a_match_that_is_over_holds_nothing)
 }
 END_TEST
 
+static const struct byte_stop stops[] = { { '%', NULL }, { '$', "xyz" }, { 0, NULL } };
+
 START_TEST(only_what_begins_a_pattern_is_not_skipped)
 {
 	static const struct byte_pattern patterns[] = { PATTERN("ab-d", 1), PATTERN("x", 2) };
@@ -135,12 +137,12 @@ START_TEST(only_what_begins_a_pattern_is_not_skipped)
 		const char *text;
 		size_t skipped;
 	} samples[] = {
-		{ "", 0 },     { "qqq", 3 },  { "qqab", 2 }, { "qqac", 4 },
-		{ "qqaa", 3 }, { "qqx", 2 },  { "qxq", 1 },  { "q%q", 1 },
-		{ "qq%", 2 },  { "aaab", 2 }, { "qa%", 1 },
+		{ "", 0 },    { "qqq", 3 }, { "qqab", 2 }, { "qqac", 4 }, { "qqaa", 3 },
+		{ "qqx", 2 }, { "qxq", 1 }, { "q%q", 1 },  { "qq%", 2 },  { "aaab", 2 },
+		{ "qa%", 1 }, { "q$q", 3 }, { "q$y", 1 },  { "qq$", 2 },  { "qa$q", 1 },
 	};
 
-	ck_assert_int_eq(byte_automaton_new(patterns, 2, "%", false, &automaton), 0);
+	ck_assert_int_eq(byte_automaton_new(patterns, 2, stops, false, &automaton), 0);
 	for (size_t i = 0; i < ARRAY_LENGTH(samples); i++)
 		ck_assert_msg(byte_automaton_skip(automaton, (const uint8_t *)samples[i].text,
 						  strlen(samples[i].text)) == samples[i].skipped,
@@ -187,7 +189,7 @@ START_TEST(no_block_skips_a_match)
 	size_t blocks = 0;
 
 	ck_assert_int_eq(
-		byte_automaton_new(patterns, ARRAY_LENGTH(patterns), "%", false, &automaton), 0);
+		byte_automaton_new(patterns, ARRAY_LENGTH(patterns), stops, false, &automaton), 0);
 	srand(11);
 	for (int round = 0; round < 2000; round++) {
 		char text[400] = "";
@@ -271,14 +273,14 @@ START_TEST(limits_are_kept)
 	struct byte_pattern pattern = { bytes, 0, 0 };
 	struct byte_automaton *automaton;
 
-	ck_assert_int_eq(byte_automaton_new(&pattern, 1, "", false, &automaton), -EINVAL);
+	ck_assert_int_eq(byte_automaton_new(&pattern, 1, NULL, false, &automaton), -EINVAL);
 	pattern.length = BYTE_PATTERN_MAX + 1;
-	ck_assert_int_eq(byte_automaton_new(&pattern, 1, "", false, &automaton), -EINVAL);
+	ck_assert_int_eq(byte_automaton_new(&pattern, 1, NULL, false, &automaton), -EINVAL);
 	for (size_t i = 0; i < ARRAY_LENGTH(many); i++)
 		many[i] = (struct byte_pattern){ bytes, BYTE_PATTERN_MAX, 0 };
-	ck_assert_int_eq(byte_automaton_new(many, ARRAY_LENGTH(many), "", false, &automaton),
+	ck_assert_int_eq(byte_automaton_new(many, ARRAY_LENGTH(many), NULL, false, &automaton),
 			 -E2BIG);
-	ck_assert_int_eq(byte_automaton_new(NULL, 0, "", false, &automaton), 0);
+	ck_assert_int_eq(byte_automaton_new(NULL, 0, NULL, false, &automaton), 0);
 	ck_assert_uint_eq(byte_automaton_step(automaton, 0, 'a'), 0);
 	ck_assert_ptr_eq(byte_automaton_hold(automaton), automaton);
 	byte_automaton_release(automaton);

@@ -30,7 +30,7 @@ static void build(void)
 							       strlen(NEEDLE), i);
 		patterns[form] = (struct byte_pattern){ texts[form], length, (uint32_t)form };
 	}
-	ck_assert_int_eq(byte_automaton_new(patterns, SECRET_FORM_COUNT, FORM_ESCAPE_STARTS, false,
+	ck_assert_int_eq(byte_automaton_new(patterns, SECRET_FORM_COUNT, form_escape_stops, false,
 					    &automaton),
 			 0);
 }
