@@ -30,7 +30,8 @@ struct daemon {
 
 static uint32_t default_workers(void)
 {
-	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	/* Of those that are there: guest-init starts all but the first later. */
+	long processors = sysconf(_SC_NPROCESSORS_CONF);
 
 	/* More than processors: a worker that waits for the host's disk serves nobody else. */
 	if (processors < WORKERS_LEAST / 2)

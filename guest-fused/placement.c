@@ -78,7 +78,7 @@ void fused_placement_apply(void)
 	cpu_set_t first;
 	ssize_t length;
 
-	if (!is_emulated() || sysconf(_SC_NPROCESSORS_ONLN) < 2)
+	if (!is_emulated() || sysconf(_SC_NPROCESSORS_CONF) < 2)
 		return;
 	CPU_ZERO(&first);
 	CPU_SET(0, &first);

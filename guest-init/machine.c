@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
@@ -9,6 +10,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/reboot.h>
@@ -24,6 +26,8 @@
 /* Where nobody listens the host refuses at once; a host that is busy is waited for. The kernel's
  * own limit is two seconds. */
 #define CONNECT_SECONDS 60
+
+#define PROCESSORS "/sys/devices/system/cpu"
 
 int machine_dial(unsigned port)
 {
@@ -118,6 +122,41 @@ int machine_configure(const struct agent_config *config, struct failure *failure
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		return failure_set(failure, "limits", errno, "cannot set the limit of open files");
 	return 0;
+}
+
+static int start_processor(unsigned number, struct failure *failure)
+{
+	char path[64], state = '1';
+	cleanup_fd int fd = -1;
+
+	(void)snprintf(path, sizeof(path), PROCESSORS "/cpu%u/online", number);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) /* the first, which cannot be stopped */
+		return 0;
+	if (fd < 0 || pread(fd, &state, 1, 0) != 1 || (state == '0' && pwrite(fd, "1", 1, 0) != 1))
+		return failure_set(failure, "processors", errno, "cannot start processor %u",
+				   number);
+	return 0;
+}
+
+/* In the directory's order, which does not matter. */
+int machine_start_processors(struct failure *failure)
+{
+	DIR *directory = opendir(PROCESSORS);
+	struct dirent *entry;
+	int result = 0;
+
+	if (!directory)
+		return failure_set(failure, "processors", errno, "cannot read " PROCESSORS);
+	while (result == 0 && (entry = readdir(directory)) != NULL) {
+		unsigned number;
+		char rest;
+
+		if (sscanf(entry->d_name, "cpu%u%c", &number, &rest) == 1)
+			result = start_processor(number, failure);
+	}
+	closedir(directory);
+	return result;
 }
 
 void machine_power_off(void)

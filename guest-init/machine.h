@@ -19,6 +19,10 @@ int machine_dial_wait(unsigned port);
 /* Clock, entropy, host name, loopback, resource limits. */
 int machine_configure(const struct agent_config *config, struct failure *failure);
 
+/* Starts every processor that the kernel was told to leave alone (maxcpus=). One that does not come
+ * is a failure: the guest would have fewer than were asked for. */
+int machine_start_processors(struct failure *failure);
+
 /* Monotonic nanoseconds since the kernel's start. */
 uint64_t machine_uptime_ns(void);
 

@@ -7,7 +7,8 @@
  * both sides work at the same time: the modules up to vsock, dial, READY; then, while the host
  * prepares CONFIG, the modules for files and for devices that are there. With CONFIG the file
  * daemon starts first, for it has the longest way, and clock, entropy and loopback are set
- * meanwhile. Then the root is put together, CONFIGURED is sent, and the exec server runs until the
+ * meanwhile. Then the root is put together, processors that wait for it are started, CONFIGURED is
+ * sent, and the exec server runs until the
  * host says SHUTDOWN or is gone.
  *
  * Whatever happens ends in a power-off: a guest without its host has nothing to do. What went
@@ -145,6 +146,8 @@ static int configure(struct guest *guest)
 		result = home_files_write(&guest->config, &guest->failure);
 	if (result == 0)
 		result = connect_network(guest);
+	if (result == 0)
+		result = machine_start_processors(&guest->failure);
 	if (result < 0)
 		return result;
 	configured.uptime_ns = machine_uptime_ns();

@@ -112,12 +112,18 @@ $(TESTBED_RELAY): $(BUILD)/tests/testbed/relay.o $(BUILD)/base.a
 	@echo "  LINK    $@"
 	@$(CC) $(LDFLAGS) -static -o $@ $^
 
+TESTBED_MACHINE := $(BUILD)/tests/testbed/machine
+$(TESTBED_MACHINE): $(BUILD)/tests/testbed/machine.o $(BUILD)/vmm/acpi_tables.o $(BUILD)/base.a
+	@mkdir -p $(@D)
+	@echo "  LINK    $@"
+	@$(CC) $(LDFLAGS) -o $@ $^
+
 $(BUILD)/initramfs-testbed.cpio: tests/testbed/init.sh tests/testbed/initramfs.sh scripts/newc.sh
 	@mkdir -p $(@D)
 	@echo "  CPIO    $@"
 	@tests/testbed/initramfs.sh $@
 
-testbed-programs: $(TESTBED_RELAY) $(BUILD)/initramfs-testbed.cpio
+testbed-programs: $(TESTBED_RELAY) $(TESTBED_MACHINE) $(BUILD)/initramfs-testbed.cpio
 
 # make testbed CMD='ls -l /dev/kvm'. The text reaches the shell as it is, dollar signs included; what
 # it writes to standard output comes alone there. Make itself ends with 2 for any failure and names

@@ -23,16 +23,24 @@
 
 #define FADT_LENGTH 276
 #define FADT_REVISION 6
+#define FADT_BOOT_LEGACY_DEVICES 0x01
 #define FADT_BOOT_NO_VGA 0x04
 #define FADT_BOOT_NO_CMOS_CLOCK 0x20
 #define FADT_WBINVD (1u << 0)
 #define FADT_NO_POWER_BUTTON (1u << 4) /* none of the fixed kind */
 #define FADT_NO_SLEEP_BUTTON (1u << 5)
+#define FADT_NO_CLOCK_WAKE (1u << 6)
 #define FADT_RESET_REGISTER (1u << 10)
 #define FADT_REDUCED_HARDWARE (1u << 20)
 
+#define FACS_LENGTH 64
+#define FACS_ALIGNMENT 64
+
+#define MADT_PC_COMPATIBLE 1 /* there are 8259s */
 #define MADT_LOCAL_APIC 0
 #define MADT_IO_APIC 1
+#define MADT_OVERRIDE 2
+#define MADT_LEVEL_HIGH 0x0d
 #define MADT_LOCAL_APIC_NMI 4
 #define MADT_ENABLED 1
 #define MADT_EVERY_PROCESSOR 0xff
@@ -52,6 +60,37 @@
 #define AML_ROOT 0x5c
 
 #define EISA_PNP0501 0x0105d041u
+
+/* The PC's timer is ISA's line 0, which all IOAPICs have at their pin 2. */
+#define TIMER_IRQ 0
+#define TIMER_GSI 2
+/* Nothing is there: reads give ones, writes are lost. The interrupt never comes. */
+#define FIXED_EVENT_PORT 0x600
+#define FIXED_EVENT_LENGTH 4
+#define FIXED_CONTROL_PORT 0x604
+#define FIXED_CONTROL_LENGTH 2
+#define FIXED_IRQ 9
+
+const struct acpi_machine acpi_own_machine = {
+	.cpus_max = PLATFORM_CPUS_MAX,
+	.virtio_max = PLATFORM_VIRTIO_MAX,
+	.virtio_base = PLATFORM_VIRTIO_BASE,
+	.virtio_length = PLATFORM_VIRTIO_STRIDE,
+	.virtio_gsi = PLATFORM_VIRTIO_GSI,
+};
+
+/* hw/i386/microvm.c of QEMU 7.2: eight transports from 0xfeb00000 and line 5 on, of which -device
+ * takes the last first. */
+const struct acpi_machine acpi_microvm_machine = {
+	.cpus_max = 255,
+	.virtio_max = 8,
+	.virtio_base = 0xfeb00e00,
+	.virtio_length = 0x200,
+	.virtio_gsi = 12,
+	.virtio_down = true,
+	.virtio_level = true,
+	.pc_timer = true,
+};
 
 struct tables {
 	struct byte_writer writer;
@@ -112,14 +151,67 @@ static uint64_t table_end(struct tables *tables, size_t start)
 	return tables->address + start;
 }
 
-/* A Generic Address Structure (5.2.3.2) for a byte in I/O space. */
-static void write_port(struct byte_writer *writer, uint16_t port)
+/* A Generic Address Structure (5.2.3.2) for a register in I/O space, accessed by the byte. */
+static void write_register(struct byte_writer *writer, uint16_t port, uint8_t bytes)
 {
 	byte_writer_u8(writer, 1); /* system I/O */
-	byte_writer_u8(writer, 8); /* bits */
+	byte_writer_u8(writer, (uint8_t)(8 * bytes));
 	byte_writer_u8(writer, 0);
-	byte_writer_u8(writer, 1); /* byte access */
+	byte_writer_u8(writer, 1);
 	byte_writer_u64(writer, port);
+}
+
+static void write_port(struct byte_writer *writer, uint16_t port)
+{
+	write_register(writer, port, 1);
+}
+
+/* Firmware and system share it; here nothing is asked of it, but what is not of reduced hardware
+ * must have one (5.2.10). */
+static uint64_t write_facs(struct tables *tables)
+{
+	struct byte_writer *writer = &tables->writer;
+	size_t start;
+
+	write_zeros(writer, (FACS_ALIGNMENT - writer->length % FACS_ALIGNMENT) % FACS_ALIGNMENT);
+	start = writer->length;
+	byte_writer_bytes(writer, "FACS", 4);
+	byte_writer_u32(writer, FACS_LENGTH);
+	write_zeros(writer, FACS_LENGTH - 8);
+	return tables->address + start;
+}
+
+/* A machine of a PC's kind, as little of it as there can be. */
+static uint64_t write_pc_fadt(struct tables *tables, uint64_t facs, uint64_t dsdt)
+{
+	struct byte_writer *writer = &tables->writer;
+	size_t start = table_begin(tables, "FACP", FADT_REVISION);
+
+	byte_writer_u32(writer, (uint32_t)facs);
+	byte_writer_u32(writer, (uint32_t)dsdt);
+	byte_writer_u16(writer, 0);
+	byte_writer_u16(writer, FIXED_IRQ);
+	write_zeros(writer, 56 - 48); /* no command port: always in ACPI mode */
+	byte_writer_u32(writer, FIXED_EVENT_PORT);
+	byte_writer_u32(writer, 0);
+	byte_writer_u32(writer, FIXED_CONTROL_PORT);
+	byte_writer_u32(writer, ACPI_POWER_PORT);
+	write_zeros(writer, 88 - 72);
+	byte_writer_u8(writer, FIXED_EVENT_LENGTH);
+	byte_writer_u8(writer, FIXED_CONTROL_LENGTH);
+	write_zeros(writer, 109 - 90);
+	byte_writer_u16(writer, FADT_BOOT_LEGACY_DEVICES | FADT_BOOT_NO_VGA);
+	byte_writer_u8(writer, 0);
+	byte_writer_u32(writer, FADT_WBINVD | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON |
+					FADT_NO_CLOCK_WAKE);
+	write_zeros(writer, 140 - 116);
+	byte_writer_u64(writer, dsdt);
+	write_register(writer, FIXED_EVENT_PORT, FIXED_EVENT_LENGTH);
+	write_zeros(writer, 172 - 160);
+	write_register(writer, FIXED_CONTROL_PORT, FIXED_CONTROL_LENGTH);
+	write_register(writer, ACPI_POWER_PORT, FIXED_CONTROL_LENGTH);
+	write_zeros(writer, FADT_LENGTH - 196);
+	return table_end(tables, start);
 }
 
 static uint64_t write_fadt(struct tables *tables, uint64_t dsdt)
@@ -146,13 +238,24 @@ static uint64_t write_fadt(struct tables *tables, uint64_t dsdt)
 	return table_end(tables, start);
 }
 
-static uint64_t write_madt(struct tables *tables, unsigned cpus)
+/* Where a line of ISA is at the IOAPIC (5.2.12.5). */
+static void write_override(struct byte_writer *writer, uint8_t irq, uint32_t gsi, uint16_t flags)
+{
+	byte_writer_u8(writer, MADT_OVERRIDE);
+	byte_writer_u8(writer, 10);
+	byte_writer_u8(writer, 0); /* ISA */
+	byte_writer_u8(writer, irq);
+	byte_writer_u32(writer, gsi);
+	byte_writer_u16(writer, flags);
+}
+
+static uint64_t write_madt(struct tables *tables, unsigned cpus, bool pc)
 {
 	struct byte_writer *writer = &tables->writer;
 	size_t start = table_begin(tables, "APIC", MADT_REVISION);
 
 	byte_writer_u32(writer, PLATFORM_LAPIC_ADDRESS);
-	byte_writer_u32(writer, 0); /* no 8259s that matter */
+	byte_writer_u32(writer, pc ? MADT_PC_COMPATIBLE : 0);
 	for (unsigned i = 0; i < cpus; i++) {
 		byte_writer_u8(writer, MADT_LOCAL_APIC);
 		byte_writer_u8(writer, 8);
@@ -165,6 +268,10 @@ static uint64_t write_madt(struct tables *tables, unsigned cpus)
 	byte_writer_u16(writer, 0);
 	byte_writer_u32(writer, PLATFORM_IOAPIC_ADDRESS);
 	byte_writer_u32(writer, 0); /* its first interrupt */
+	if (pc) {
+		write_override(writer, TIMER_IRQ, TIMER_GSI, 0);
+		write_override(writer, FIXED_IRQ, FIXED_IRQ, MADT_LEVEL_HIGH);
+	}
 	byte_writer_u8(writer, MADT_LOCAL_APIC_NMI);
 	byte_writer_u8(writer, 6);
 	byte_writer_u8(writer, MADT_EVERY_PROCESSOR);
@@ -289,10 +396,12 @@ static void write_serial_port(struct byte_writer *writer)
 	aml_package_end(writer, start);
 }
 
-static void write_virtio_device(struct byte_writer *writer, unsigned index)
+static void write_virtio_device(struct byte_writer *writer, const struct acpi_machine *machine,
+				unsigned index)
 {
 	uint8_t block[32];
 	struct byte_writer resources;
+	const uint32_t offset = index * machine->virtio_length;
 	char name[8];
 	size_t start;
 
@@ -309,19 +418,21 @@ static void write_virtio_device(struct byte_writer *writer, unsigned index)
 	byte_writer_u8(&resources, 0x86); /* Memory32Fixed (6.4.3.4) */
 	byte_writer_u16(&resources, 9);
 	byte_writer_u8(&resources, 1); /* writable */
-	byte_writer_u32(&resources,
-			(uint32_t)(PLATFORM_VIRTIO_BASE + index * PLATFORM_VIRTIO_STRIDE));
-	byte_writer_u32(&resources, PLATFORM_VIRTIO_STRIDE);
+	byte_writer_u32(&resources, machine->virtio_down ? machine->virtio_base - offset
+							 : machine->virtio_base + offset);
+	byte_writer_u32(&resources, machine->virtio_length);
 	byte_writer_u8(&resources, 0x89); /* extended interrupt (6.4.3.6) */
 	byte_writer_u16(&resources, 6);
-	byte_writer_u8(&resources, 0x03); /* consumer, edge, active high, exclusive */
+	/* Consumer, level or edge, active high, exclusive. */
+	byte_writer_u8(&resources, machine->virtio_level ? 0x01 : 0x03);
 	byte_writer_u8(&resources, 1);
-	byte_writer_u32(&resources, PLATFORM_VIRTIO_GSI + index);
+	byte_writer_u32(&resources, machine->virtio_down ? machine->virtio_gsi - index
+							 : machine->virtio_gsi + index);
 	aml_resources(writer, &resources);
 	aml_package_end(writer, start);
 }
 
-static uint64_t write_dsdt(struct tables *tables, unsigned virtio_devices)
+static uint64_t write_dsdt(struct tables *tables, const struct acpi_setup *setup)
 {
 	struct byte_writer *writer = &tables->writer;
 	size_t start = table_begin(tables, "DSDT", 2);
@@ -332,13 +443,14 @@ static uint64_t write_dsdt(struct tables *tables, unsigned virtio_devices)
 	byte_writer_u8(writer, AML_ROOT);
 	byte_writer_bytes(writer, "_SB_", 4);
 	write_serial_port(writer);
-	for (unsigned i = 0; i < virtio_devices; i++)
-		write_virtio_device(writer, i);
+	for (unsigned i = 0; i < setup->virtio_devices; i++)
+		write_virtio_device(writer, setup->machine, i);
 	aml_package_end(writer, scope);
 	aml_name(writer, "_S5_");
 	byte_writer_u8(writer, AML_PACKAGE);
 	package = aml_package_begin(writer);
-	byte_writer_u8(writer, 1);
+	byte_writer_u8(writer, 2); /* one for each of the fixed control registers */
+	aml_byte(writer, PLATFORM_SLEEP_TYPE_S5);
 	aml_byte(writer, PLATFORM_SLEEP_TYPE_S5);
 	aml_package_end(writer, package);
 	return table_end(tables, start);
@@ -347,18 +459,20 @@ static uint64_t write_dsdt(struct tables *tables, unsigned virtio_devices)
 int acpi_tables_build(const struct acpi_setup *setup, uint64_t address, uint8_t *block,
 		      size_t capacity, size_t *ret_length)
 {
+	const struct acpi_machine *machine = setup->machine;
 	struct tables tables = { .address = address };
 	uint64_t dsdt, fadt, madt;
 
-	if (setup->cpus < 1 || setup->cpus > PLATFORM_CPUS_MAX ||
-	    setup->virtio_devices > PLATFORM_VIRTIO_MAX || capacity > UINT32_MAX ||
+	if (setup->cpus < 1 || setup->cpus > machine->cpus_max ||
+	    setup->virtio_devices > machine->virtio_max || capacity > UINT32_MAX ||
 	    address > UINT32_MAX - capacity)
 		return -EINVAL;
 	byte_writer_init(&tables.writer, block, capacity);
 	write_zeros(&tables.writer, RSDP_LENGTH);
-	dsdt = write_dsdt(&tables, setup->virtio_devices);
-	fadt = write_fadt(&tables, dsdt);
-	madt = write_madt(&tables, setup->cpus);
+	dsdt = write_dsdt(&tables, setup);
+	fadt = machine->pc_timer ? write_pc_fadt(&tables, write_facs(&tables), dsdt)
+				 : write_fadt(&tables, dsdt);
+	madt = write_madt(&tables, setup->cpus, machine->pc_timer);
 	write_rsdp(&tables, write_xsdt(&tables, fadt, madt));
 	if (!byte_writer_ok(&tables.writer))
 		return -ENOSPC;

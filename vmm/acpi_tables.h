@@ -1,8 +1,7 @@
 /*
- * The ACPI tables by which the guest's kernel finds its processors and devices: RSDP, XSDT, FADT
- * (reduced hardware), MADT, and a DSDT with the serial port, one LNRO0005 node for each
- * virtio-mmio device (virtio 1.2, 4.2.2.1 leaves the name to the platform; this is Linux's), and
- * the sleep type of S5. Addresses are those of platform.h.
+ * The ACPI tables by which the guest's kernel finds its processors and devices: RSDP, XSDT, FADT,
+ * MADT, and a DSDT with the serial port, one LNRO0005 node for each virtio-mmio device (virtio
+ * 1.2, 4.2.2.1 leaves the name to the platform; this is Linux's), and the sleep type of S5.
  *
  * Source: ACPI 6.4, chapter 5.2 (tables), 6.4 (resources) and 20.2 (AML grammar). Nothing here
  * reads guest memory.
@@ -10,12 +9,36 @@
 #ifndef VMM_ACPI_TABLES_H
 #define VMM_ACPI_TABLES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a machine has, and where. */
+struct acpi_machine {
+	unsigned cpus_max;
+	/* Devices have one range and one line of the IOAPIC each. */
+	unsigned virtio_max;
+	uint32_t virtio_base; /* of the first, as virtio_gsi */
+	uint32_t virtio_length;
+	uint32_t virtio_gsi;
+	bool virtio_down;  /* the next is below it, not above */
+	bool virtio_level; /* lines are held until acknowledged, not pulsed */
+	/* It has a PC's 8254 and 8259: the tables are not of reduced hardware (ACPI 6.4, 4.1), so
+	 * that Linux uses the 8254. The fixed registers they must name are ports of nothing, but
+	 * for the second control register, ACPI_POWER_PORT: whatever is written there, two bytes at
+	 * a time, turns the machine off. */
+	bool pc_timer;
+};
+
+#define ACPI_POWER_PORT 0x606
+
+extern const struct acpi_machine acpi_own_machine;     /* of kvm_engine.c: platform.h */
+extern const struct acpi_machine acpi_microvm_machine; /* QEMU's, with acpi=off */
+
 struct acpi_setup {
-	unsigned cpus;		 /* 1..PLATFORM_CPUS_MAX; APIC ids from 0 on */
-	unsigned virtio_devices; /* 0..PLATFORM_VIRTIO_MAX */
+	const struct acpi_machine *machine;
+	unsigned cpus;		 /* 1..cpus_max; APIC ids from 0 on */
+	unsigned virtio_devices; /* 0..virtio_max */
 };
 
 /* Writes all tables to `block`, which the guest will see at `address`, below 4 GiB; the RSDP is its

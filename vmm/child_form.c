@@ -151,7 +151,8 @@ static void end(struct vmm *vmm)
 		line_relay_finish(&vmm->diagnostics);
 	if (vmm->ending != RUNNING)
 		return;
-	if (status.si_code == CLD_EXITED && status.si_status == 0) {
+	if (status.si_code == CLD_EXITED &&
+	    (status.si_status == 0 || status.si_status == vmm->engine->power_off_status)) {
 		/* The panic's text is in `details` already. */
 		if (vmm->panicked)
 			vmm->ending = GUEST_PANIC;

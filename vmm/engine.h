@@ -61,6 +61,7 @@ struct engine {
 	 * Call with one thread. */
 	int (*start)(const struct engine_config *config, struct engine_process *ret_process,
 		     char *why, size_t size);
+	int power_off_status; /* the child's when the guest turns itself off; 0 when it resets */
 };
 
 extern const struct engine qemu_engine;

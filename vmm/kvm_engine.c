@@ -477,7 +477,11 @@ int kvm_engine_add_device(struct kvm_machine *engine,
 
 static int write_tables(struct kvm_machine *engine)
 {
-	const struct acpi_setup setup = { engine->cpus, engine->slot_count };
+	const struct acpi_setup setup = {
+		.machine = &acpi_own_machine,
+		.cpus = engine->cpus,
+		.virtio_devices = engine->slot_count,
+	};
 	struct boot_layout layout = {
 		.ram = &engine->ram,
 		.command_line = engine->command_line,

@@ -2,6 +2,23 @@
  * Theory of operation
  *
  * QEMU's microvm machine in software (TCG), with nothing but a serial port and our vsock device.
+ *
+ * The guest finds it by ACPI tables of ours, put into its memory before QEMU starts, instead of by
+ * QEMU's. These describe reduced hardware, on which Linux knows no timer but the local APIC's. It
+ * calibrates that one against the time stamp counter, by a loop that a stall of its vCPU's thread
+ * upsets: on a busy host the guest's timers ran at a quarter or at twice their speed, and where the
+ * stall came at the worst moment, the timer was "too slow", off, and the boot stood still. By our
+ * tables it also has the 8254, whose speed is known. With one vCPU that is the only timer in use
+ * (nolapic_timer). Several vCPUs need one each: there Linux compares what it calibrated with the
+ * 8254, and takes the 8254 for all of them if the two disagree.
+ *
+ * QEMU before 8.1 translates guest code without keeping its page from being written meanwhile: what
+ * one vCPU patches while another translates it may stay in use as it was. Linux patches itself with
+ * a breakpoint instruction in between, so a stale one is met again and again, by all vCPUs and for
+ * good; one boot in some 300 with two of them stood still so. Nearly all of that patching is done
+ * when the guest is up. So the kernel starts with one vCPU (maxcpus=1), and guest-init starts the
+ * others last.
+ *
  * The parent makes three channels (vhost-user, serial console, stderr) and forks. The child ties
  * its life to the parent's, confines itself, reports over a pipe what is in force, and executes
  * QEMU, which adds its own seccomp filter (-sandbox). The guest's first instruction runs only after
@@ -19,6 +36,7 @@
 #include "jail/jail.h"
 #include "jail/landlock.h"
 #include "jail/namespaces.h"
+#include "vmm/acpi_tables.h"
 #include "vmm/tsc.h"
 #include "wire/agent.h"
 
@@ -30,6 +48,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -38,12 +57,22 @@
 #define QEMU_PROGRAM "qemu-system-x86_64"
 #define ARGUMENTS_MAX 64
 
+/* Where a PC has its graphics card's memory. Here it is the guest's, its firmware reserves it, and
+ * neither uses it. */
+#define TABLES_ADDRESS 0xb0000
+#define TABLES_MAX 0x2000
+#define TEXT(number) TEXT_OF(number)
+#define TEXT_OF(number) #number
+#define POWER_PORT TEXT(ACPI_POWER_PORT)
+#define POWER_OFF_STATUS 247 /* (0xfb << 1 | 1), of which an exit status keeps a byte */
+#define GUEST_HZ 250	     /* CONFIG_HZ of both guest kernels */
+
 /* Where the child finds its channels. */
 enum child_fd {
 	CHILD_VHOST_USER = 3,
 	CHILD_CONSOLE = 4,
 	CHILD_STATUS = 5,
-	CHILD_MEMORY = 6,   /* if the caller gave the memory */
+	CHILD_MEMORY = 6,
 	CHILD_DOORBELL = 7, /* if there is one */
 	CHILD_FD_COUNT = 5,
 };
@@ -116,18 +145,20 @@ static void add_option(struct command *command, const char *option, const char *
 	add(command, value);
 }
 
-/* The guest's clock is the host's counter, of known speed: calibrating it by an emulated timer
- * hangs one boot in eight. Self-tests and messages cost boot time. What keeps speculation in check
- * costs each of the guest kernel's calls a detour, and nothing here speculates. A panic resets by
- * triple fault, which -no-reboot turns into the end of QEMU. */
+/* The guest's clock is the host's counter, of known speed, and so is that of its delay loops:
+ * calibrating either by an emulated timer takes long and now and then fails. An emulated port needs
+ * no time to recover between two writes. Self-tests and messages cost boot time. What keeps
+ * speculation in check costs each of the guest kernel's calls a detour, and nothing here
+ * speculates. A panic resets by triple fault, which -no-reboot turns into the end of QEMU. */
 static int format_command_line(const struct engine_config *config, char **ret_text)
 {
 	uint32_t khz = tsc_frequency_khz();
-	char clock[64] = "";
+	char clock[96] = "";
 	char window[192] = "";
 
 	if (khz > 0)
-		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable ", khz);
+		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable lpj=%llu ", khz,
+			       khz * 1000ull / GUEST_HZ);
 	if (config->window_size > 0)
 		(void)snprintf(window, sizeof(window),
 			       "memmap=%#llx$%#llx " AGENT_WINDOW_VARIABLE "=%#llx:%#llx:%#x ",
@@ -137,10 +168,11 @@ static int format_command_line(const struct engine_config *config, char **ret_te
 			       (unsigned long long)config->window_size,
 			       config->doorbell_fd < 0 ? 0 : ENGINE_DOORBELL_PORT);
 	return asprintf(ret_text,
-			"%s%sno_timer_check mitigations=off cryptomgr.notests quiet loglevel=1 "
-			"panic=-1 reboot=t "
+			"%s%s%sacpi_rsdp=%#x io_delay=none no_timer_check mitigations=off "
+			"cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
 			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1%s%s",
-			clock, window, config->append ? " " : "",
+			clock, config->cpus == 1 ? "nolapic_timer " : "maxcpus=1 noreplace-smp ",
+			window, TABLES_ADDRESS, config->append ? " " : "",
 			config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
@@ -155,16 +187,10 @@ static int command_build(const struct engine_config *config, const char *program
 		return r;
 	/* The path is of no file system, so Landlock has no say: the descriptor is what grants it.
 	 */
-	if (config->memory_fd >= 0)
-		r = asprintf(&command->memory_object,
-			     "memory-backend-file,id=memory,size=%uM,share=on,"
-			     "mem-path=/proc/self/fd/%d",
-			     config->memory_mib, CHILD_MEMORY);
-	else
-		r = asprintf(&command->memory_object,
-			     "memory-backend-memfd,id=memory,size=%uM,share=on",
-			     config->memory_mib);
-	if (r < 0 || asprintf(&command->memory, "%uM", config->memory_mib) < 0 ||
+	if (asprintf(&command->memory_object,
+		     "memory-backend-file,id=memory,size=%uM,share=on,mem-path=/proc/self/fd/%d",
+		     config->memory_mib, CHILD_MEMORY) < 0 ||
+	    asprintf(&command->memory, "%uM", config->memory_mib) < 0 ||
 	    asprintf(&command->cpus, "%u", config->cpus) < 0)
 		return -ENOMEM;
 	add(command, program);
@@ -174,7 +200,9 @@ static int command_build(const struct engine_config *config, const char *program
 	add_option(command, "-display", "none");
 	add_option(command, "-sandbox",
 		   "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-	add_option(command, "-M", "microvm,pit=on,pic=on,rtc=on,usb=off,memory-backend=memory");
+	add_option(command, "-M",
+		   "microvm,acpi=off,auto-kernel-cmdline=off,pit=on,pic=on,rtc=on,usb=off,"
+		   "memory-backend=memory");
 	/* Translated code is kept up to so many MiB; QEMU's own limit is a GiB. */
 	add_option(command, "-accel", "tcg,thread=multi,tb-size=256");
 	/* "rep movsb", which ERMS makes the kernel prefer, is emulated byte by byte: without it
@@ -191,12 +219,55 @@ static int command_build(const struct engine_config *config, const char *program
 	add_option(command, "-serial", "chardev:console");
 	add_option(command, "-chardev", "socket,id=vsock,fd=3");
 	add_option(command, "-device", "vhost-user-vsock-device,chardev=vsock");
+	/* What Linux writes to turn off has ones in its lower byte, as the first control register
+	 * reads, but for GBL_RLS, which is never kept: POWER_OFF_STATUS. */
+	add_option(command, "-device", "isa-debug-exit,iobase=" POWER_PORT ",iosize=2");
 	/* No driver knows of it: the guest's file daemon writes to it by itself. */
 	if (config->doorbell_fd >= 0) {
 		add_option(command, "-chardev", "socket,id=doorbell,fd=7");
 		add_option(command, "-device", "isa-debugcon,chardev=doorbell,iobase=0xe9");
 	}
 	return 0;
+}
+
+/* ---- the guest's memory ------------------------------------------------------------------------
+ */
+
+/* Cannot shrink, which vhost_user.h asks for: an access to what is gone would end this process. */
+static int new_memory(off_t size)
+{
+	cleanup_fd int memory = memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (memory < 0 || ftruncate(memory, size) < 0 ||
+	    fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return -errno;
+	return steal_fd(&memory);
+}
+
+/* Puts the tables into it. Returns a duplicate of the caller's descriptor, or memory of our own. */
+static int open_memory(const struct engine_config *config)
+{
+	const struct acpi_setup setup = {
+		.machine = &acpi_microvm_machine,
+		.cpus = config->cpus,
+		.virtio_devices = 1,
+	};
+	uint8_t tables[TABLES_MAX];
+	size_t length;
+	int r = acpi_tables_build(&setup, TABLES_ADDRESS, tables, sizeof(tables), &length);
+	cleanup_fd int memory = -1;
+
+	if (r < 0)
+		return r;
+	if (config->memory_fd < 0)
+		memory = new_memory((off_t)config->memory_mib << 20);
+	else if ((memory = fcntl(config->memory_fd, F_DUPFD_CLOEXEC, 0)) < 0)
+		memory = -errno;
+	if (memory < 0)
+		return memory;
+	if (pwrite(memory, tables, length, TABLES_ADDRESS) != (ssize_t)length)
+		return -EIO;
+	return steal_fd(&memory);
 }
 
 /* ---- the child ---------------------------------------------------------------------------------
@@ -391,7 +462,7 @@ static int await_exec(int status, char *confinement, char *why, size_t size)
 	return 0;
 }
 
-static int spawn(const struct engine_config *config, const struct command *command,
+static int spawn(const struct engine_config *config, const struct command *command, int memory,
 		 struct channels *channels, struct engine_process *process, char *why, size_t size)
 {
 	pid_t parent = getpid();
@@ -405,9 +476,8 @@ static int spawn(const struct engine_config *config, const struct command *comma
 	if (pid == 0) {
 		const struct child_descriptors descriptors = {
 			.fds = { channels->vhost_user[1], channels->console[1], channels->status[1],
-				 config->memory_fd, config->doorbell_fd },
-			.places = { CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS,
-				    config->memory_fd < 0 ? -1 : CHILD_MEMORY,
+				 memory, config->doorbell_fd },
+			.places = { CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS, CHILD_MEMORY,
 				    config->doorbell_fd < 0 ? -1 : CHILD_DOORBELL },
 		};
 
@@ -438,6 +508,7 @@ static int qemu_start(const struct engine_config *config, struct engine_process 
 	struct channels channels = { { -1, -1 }, { -1, -1 }, { -1, -1 }, { -1, -1 } };
 	struct command command = { 0 };
 	char program[PATH_MAX];
+	cleanup_fd int memory = -1;
 	int r;
 
 	r = find_qemu(program);
@@ -445,10 +516,12 @@ static int qemu_start(const struct engine_config *config, struct engine_process 
 		r = command_build(config, program, &command);
 	if (r == 0)
 		r = channels_open(&channels);
+	if (r == 0)
+		r = memory = open_memory(config);
 	if (r < 0)
 		(void)snprintf(why, size, "cannot prepare QEMU: %s", strerror(-r));
 	else
-		r = spawn(config, &command, &channels, ret_process, why, size);
+		r = spawn(config, &command, memory, &channels, ret_process, why, size);
 	if (r == 0) {
 		ret_process->vhost_user = steal_fd(&channels.vhost_user[0]);
 		ret_process->console = steal_fd(&channels.console[0]);
@@ -464,4 +537,5 @@ const struct engine qemu_engine = {
 	.component = "qemu",
 	.probe = qemu_probe,
 	.start = qemu_start,
+	.power_off_status = POWER_OFF_STATUS,
 };

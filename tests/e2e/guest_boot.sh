@@ -29,13 +29,13 @@ cp "$work/initramfs.cpio" "$work/initrd"
 truncate -s %512 "$work/initrd"
 cat "$kernel/modules.cpio" >>"$work/initrd"
 
-# boot EXEC_HOST-ARGUMENTS: one guest's life. Streams are the command's; its status is returned.
+# boot EXEC_HOST-ARGUMENTS: one guest's life, of $cpus processors. Streams are the command's; its status is returned.
 # The VMM's status is left in the file vmm-status, for this may run in a subshell.
 boot() {
 	local pid status base
 	base=$(mktemp -u "$work/guest-XXXXXX")
 	timeout 180 "$vmm" --engine "$engine" --kernel "$kernel/vmlinux" --initrd "$work/initrd" \
-		--memory 256 --cid 3 --socket-base "$base" --console-fd 3 \
+		--memory 256 --cpus "${cpus:-1}" --cid 3 --socket-base "$base" --console-fd 3 \
 		3>"$work/console" </dev/null >"$work/vmm-log" 2>&1 &
 	pid=$!
 	# Listens at once; the guest takes a second until it dials.
@@ -86,6 +86,15 @@ ok "the random generator is seeded" $?
 same "loopback is up" 1 "$loopback"
 same "and is the only interface" lo "$interfaces"
 same "names are not resolved; devices are there" devices "$devices"
+
+out=$(cpus=3 boot -- /busybox nproc)
+same "all processors are started" 3 "$out"
+out=$(boot -u 0 -g 0 -- /busybox sh -c '/busybox grep -o "^Clock Event Device: [a-z].*" /proc/timer_list; /busybox poweroff -f' 2>/dev/null)
+if [ "$engine" = qemu ]; then
+	# A speed that had to be measured would be wrong when the host is busy.
+	same "a guest of one processor has a timer of known speed" "Clock Event Device: pit" "$out"
+fi
+same "a power-off from inside is one" 0 "$(vmm_status)"
 
 before=$(date +%s)
 out=$(boot -- /busybox date +%s)

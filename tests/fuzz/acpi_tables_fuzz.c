@@ -3,11 +3,10 @@
  * is beyond the limits is refused, nothing is written beyond the block, and what comes out is
  * walked as a guest's kernel would walk it.
  *
- * Input: u32 processors, u32 devices, u64 address, u16 size of the block.
+ * Input: u32 processors, u32 devices, u64 address, u16 size of the block, u8 which machine.
  */
 #include "base/bytes.h"
 #include "vmm/acpi_tables.h"
-#include "vmm/platform.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -148,10 +147,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	setup.virtio_devices = byte_reader_u32(&input);
 	guest.address = byte_reader_u64(&input);
 	capacity = byte_reader_u16(&input);
+	setup.machine = byte_reader_u8(&input) % 2 ? &acpi_microvm_machine : &acpi_own_machine;
 	block = malloc(capacity ? capacity : 1);
 	require(block != NULL);
-	fit = setup.cpus >= 1 && setup.cpus <= PLATFORM_CPUS_MAX &&
-	      setup.virtio_devices <= PLATFORM_VIRTIO_MAX && guest.address <= UINT32_MAX - capacity;
+	fit = setup.cpus >= 1 && setup.cpus <= setup.machine->cpus_max &&
+	      setup.virtio_devices <= setup.machine->virtio_max &&
+	      guest.address <= UINT32_MAX - capacity;
 	result = acpi_tables_build(&setup, guest.address, block, capacity, &guest.length);
 	require((result == -EINVAL) == !fit);
 	if (result == 0) {

@@ -74,7 +74,10 @@ while [ $# -gt 0 ]; do
 	esac
 	case $1 in
 	--cpus) number "$1" "$2" && cpus=$2 ;;
-	--memory) memory=$2 ;;
+	--memory)
+		numfmt --from=iec "$2" >/dev/null 2>&1 || fail "--memory wants a size such as 4G, not '$2'"
+		memory=$2
+		;;
 	--timeout) number "$1" "$2" && limit=$2 ;;
 	--boot) number "$1" "$2" && boot_limit=$2 ;;
 	--env) environment+=("$2") ;;
@@ -177,18 +180,18 @@ PATH=$PATH:/usr/sbin:/sbin mkfs.ext4 -q -F -m 0 -O ^has_journal "$run/disk" ||
 
 # ---- virtiofsd and QEMU ------------------------------------------------------------------------
 
-# As in vmm/qemu_engine.c: a clock of known speed, because calibrating it by an emulated timer
-# hangs now and then, and no instruction that is emulated byte by byte.
+# As in vmm/qemu_engine.c: a clock and a timer of known speed, because calibrating either on a busy
+# host fails now and then, and no instruction that is emulated byte by byte.
 khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
 clock=
-[ "${khz:-0}" -eq 0 ] || clock="tsc_early_khz=$khz tsc=reliable"
+[ "${khz:-0}" -eq 0 ] || clock="tsc_early_khz=$khz tsc=reliable lpj=$((khz * 4))"
 # QEMU's emulation of SVM, it seems, changes the flags of pending interrupts (cpu->interrupt_request, in
 # vmrun and vmexit) without the lock under which devices set them, so now and then an interrupt is
 # forgotten, until the next one of that processor. With a timer set for one shot that can be never:
 # a run in ten stood still for half a minute or for good. A periodic tick bounds it to 4 ms.
 command_line="$clock no_timer_check nohz=off highres=off mitigations=off cryptomgr.notests"
 command_line+=" quiet loglevel=4 panic=-1 reboot=t random.trust_cpu=on console=ttyS0"
-command_line+=" 8250.nr_uarts=1 testbed_dir=$run testbed_relay=$relay"
+command_line+=" 8250.nr_uarts=1 acpi_rsdp=0xb0000 io_delay=none testbed_dir=$run testbed_relay=$relay"
 
 # An ordinary user exports the host as seen from a user namespace of its own, in which virtiofsd
 # may change its root; other users' files show as nobody's there.
@@ -208,10 +211,12 @@ for ((i = 0; i < 200; i++)); do
 done
 
 mkfifo "$run/frames"
-setpriv --pdeathsig KILL qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
-	-M microvm,pit=on,pic=on,rtc=on,usb=off,memory-backend=memory \
-	-accel tcg,thread=multi,tb-size=512 -cpu max,+svm,erms=off -smp "$cpus" -m "$memory" \
-	-object "memory-backend-memfd,id=memory,size=$memory,share=on" \
+mebibytes=$(($(numfmt --from=iec "$memory") >> 20))
+setpriv --pdeathsig KILL "$programs/tests/testbed/machine" "$cpus" 3 "$mebibytes" \
+	qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
+	-M microvm,acpi=off,auto-kernel-cmdline=off,pit=on,pic=on,rtc=on,usb=off,memory-backend=memory \
+	-accel tcg,thread=multi,tb-size=512 -cpu max,+svm,erms=off -smp "$cpus" -m "${mebibytes}M" \
+	-object "memory-backend-file,id=memory,size=${mebibytes}M,share=on,mem-path=/proc/self/fd/9" \
 	-global virtio-mmio.force-legacy=false \
 	-kernel "$kernel/vmlinux" -initrd "$initrd" \
 	-append "$command_line" \

@@ -370,7 +370,7 @@ static void write_file(const char *directory, const char *name, const uint8_t *b
 
 static char *read_text(const char *directory, const char *name)
 {
-	static char text[65536];
+	static char text[1 << 18];
 	char path[256];
 	ssize_t length;
 	int fd;
@@ -417,9 +417,11 @@ static void remove_files(const char *directory)
 }
 
 static const struct acpi_setup setups[] = {
-	{ .cpus = 1, .virtio_devices = 0 },
-	{ .cpus = 2, .virtio_devices = 1 },
-	{ .cpus = PLATFORM_CPUS_MAX, .virtio_devices = PLATFORM_VIRTIO_MAX },
+	{ &acpi_own_machine, .cpus = 1, .virtio_devices = 0 },
+	{ &acpi_own_machine, .cpus = 2, .virtio_devices = 1 },
+	{ &acpi_own_machine, .cpus = PLATFORM_CPUS_MAX, .virtio_devices = PLATFORM_VIRTIO_MAX },
+	{ &acpi_microvm_machine, .cpus = 1, .virtio_devices = 8 },
+	{ &acpi_microvm_machine, .cpus = 255, .virtio_devices = 0 },
 };
 
 START_TEST(acpi)
@@ -427,6 +429,7 @@ START_TEST(acpi)
 	char directory[] = "/tmp/matchlock-acpi-XXXXXX";
 	const uint8_t *xsdt, *fadt, *madt, *dsdt;
 	size_t length, xsdt_length, fadt_length, madt_length, dsdt_length;
+	const bool pc = setups[_i].machine->pc_timer;
 	char last[64];
 
 	ck_assert_ptr_nonnull(mkdtemp(directory));
@@ -442,7 +445,7 @@ START_TEST(acpi)
 	ck_assert_uint_eq(fadt_length, 276);
 	ck_assert_uint_eq(get(fadt + 40, 4), get(fadt + 140, 8));
 	madt = table_at(get(xsdt + 44, 8), "APIC", &madt_length);
-	ck_assert_uint_eq(madt_length, 44 + 8 * setups[_i].cpus + 12 + 6);
+	ck_assert_uint_eq(madt_length, 44 + 8 * setups[_i].cpus + 12 + 6 + (pc ? 2 * 10 : 0));
 	dsdt = table_at(get(fadt + 140, 8), "DSDT", &dsdt_length);
 	judge_by_iasl(directory, "dsdt", dsdt, dsdt_length);
 	judge_by_iasl(directory, "facp", fadt, fadt_length);
@@ -450,7 +453,13 @@ START_TEST(acpi)
 	judge_by_iasl(directory, "xsdt", xsdt, xsdt_length);
 	/* What iasl read is what was meant. */
 	ck_assert_ptr_nonnull(
-		strstr(read_text(directory, "facp.dsl"), "Hardware Reduced (V5) : 1"));
+		strstr(read_text(directory, "facp.dsl"),
+		       pc ? "Hardware Reduced (V5) : 0" : "Hardware Reduced (V5) : 1"));
+	if (pc) {
+		ck_assert_mem_eq(tables + (get(fadt + 36, 4) - TABLES_ADDRESS), "FACS\x40\0\0", 8);
+		ck_assert_ptr_nonnull(
+			strstr(read_text(directory, "apic.dsl"), "Interrupt : 00000002"));
+	}
 	(void)snprintf(last, sizeof(last), "Device (VR%02u)", setups[_i].virtio_devices - 1);
 	if (setups[_i].virtio_devices > 0)
 		ck_assert_ptr_nonnull(strstr(read_text(directory, "dsdt.dsl"), last));
@@ -461,7 +470,7 @@ END_TEST
 
 START_TEST(acpi_limits)
 {
-	struct acpi_setup setup = { .cpus = 0 };
+	struct acpi_setup setup = { &acpi_own_machine, .cpus = 0 };
 	size_t length;
 
 	ck_assert_int_eq(acpi_tables_build(&setup, 0, tables, TABLES_MAX, &length), -EINVAL);
