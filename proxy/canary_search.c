@@ -1,5 +1,6 @@
 #include "proxy/canary_search.h"
 
+#include "proxy/request_body.h"
 #include "proxy/secret_filter.h"
 #include "proxy/secret_store.h"
 
@@ -20,8 +21,8 @@ bool canary_search_is_wanted(const struct services *services, const struct http_
 bool canary_search(const struct services *services, struct http_leg *guest,
 		   struct byte_buffer *held, struct request_verdict *verdict)
 {
-	const struct secret_set none = { 0 };
 	struct secret_verdict found = verdict->secret;
+	struct body_filter *secrets;
 	struct body_filter *filter;
 	struct byte_buffer out;
 
@@ -29,12 +30,13 @@ bool canary_search(const struct services *services, struct http_leg *guest,
 		guest->ops->receive(guest, held);
 	if (guest->receiving == HTTP_RECEIVING_BODY && byte_buffer_room(held) > 0)
 		return false;
-	filter = secret_request_filter_new(services->secrets, &none, true);
-	if (!filter)
+	found.bound = (struct secret_set){ 0 };
+	if (request_body_filter(services->secrets, guest->head, NULL, true, &found, &filter,
+				&secrets) < 0)
 		return true;
 	byte_buffer_init(&out, CANARY_SEARCH_MAX);
 	(void)filter->feed(filter, byte_buffer_front(held), byte_buffer_length(held), true, &out);
-	secret_filter_report(filter, &found);
+	secret_filter_report(secrets, &found);
 	filter->free(filter);
 	byte_buffer_release(&out);
 	/* That another secret's placeholder was in it is not why the request is refused. */

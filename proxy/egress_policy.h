@@ -89,6 +89,8 @@ struct egress_rule {
 	/* Name of what is shown to a server that asks for a client's certificate; or NULL. It is
 	 * one of the connection, so rules for the same host and port have the same. */
 	const char *client_certificate;
+	/* Bodies of requests in a coding that cannot be read go on, though there are secrets. */
+	bool passes_unread_bodies;
 };
 
 /* Everything is borrowed for the policy's life. */

@@ -9,6 +9,7 @@
 #include "proxy/egress_report.h"
 #include "proxy/git_push.h"
 #include "proxy/grpc_filter.h"
+#include "proxy/request_body.h"
 #include "proxy/request_check.h"
 #include "proxy/secret_filter.h"
 #include "proxy/secret_request.h"
@@ -354,31 +355,6 @@ static int check_request_trailers(void *context, struct http_head *trailers)
 	return exchange->verdict.secret.refusal == SECRET_REFUSAL_NONE ? 0 : -EACCES;
 }
 
-/* A coding hides what is in it from the filter, and the filter's changes would break it. */
-static bool is_coded(const struct http_head *head)
-{
-	ssize_t index = http_head_find(head, "content-encoding", 0);
-
-	return index >= 0 && !http_text_is(http_head_field(head, (size_t)index).value, "identity");
-}
-
-/* Message by message where the body has such. */
-static int add_request_secrets(struct exchange *exchange)
-{
-	const struct services *services = exchange->services;
-	struct body_filter *secrets = secret_request_filter_new(
-		services->secrets, &exchange->verdict.secret.bound, exchange->origin->is_tls);
-	struct body_filter *filter = secrets;
-
-	if (secrets && grpc_has_messages(exchange->guest->head))
-		filter = grpc_filter_new(secrets);
-	if (!filter)
-		return -ENOMEM;
-	exchange->request_secrets = secrets;
-	body_pipe_add(&exchange->request, filter);
-	return 0;
-}
-
 /* Filters for a body of the request: what is put in first, what is counted last. 0, -EACCES with
  * the verdict, or -ENOMEM. */
 static int prepare_body(struct exchange *exchange)
@@ -386,6 +362,7 @@ static int prepare_body(struct exchange *exchange)
 	const struct services *services = exchange->services;
 	struct request_verdict *verdict = &exchange->verdict;
 	struct body_pipe *pipe = &exchange->request;
+	struct body_filter *secrets = NULL;
 	int error = request_check_push(exchange->guest, &exchange->request_push, verdict);
 
 	if (error || exchange->guest->framing.kind == HTTP_FRAMING_NONE) {
@@ -396,8 +373,13 @@ static int prepare_body(struct exchange *exchange)
 		pipe->check_trailers = check_request_trailers;
 		pipe->context = exchange;
 	}
-	if (services->secrets && !is_coded(exchange->guest->head))
-		error = add_request_secrets(exchange);
+	if (services->secrets)
+		error = request_body_filter(services->secrets, exchange->guest->head,
+					    verdict->limits, exchange->origin->is_tls,
+					    &verdict->secret, &secrets, &exchange->request_secrets);
+	if (error == -EACCES)
+		(void)request_check_secrets(services, verdict);
+	body_pipe_add(pipe, secrets);
 	body_pipe_add(pipe, exchange->request_push);
 	if (body_limit_is_needed(verdict->limits, false)) {
 		exchange->request_limit = body_limit_new(services->policy, verdict->limits, false);

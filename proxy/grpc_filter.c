@@ -14,6 +14,7 @@ struct grpc_filter {
 	size_t prefix_length; /* GRPC_PREFIX_SIZE: within a message */
 	uint64_t left;	      /* of the message */
 	size_t kept;	      /* bytes that `secrets` holds */
+	bool refuses_compressed;
 };
 
 bool grpc_has_messages(const struct http_head *head)
@@ -77,7 +78,11 @@ static int feed(struct body_filter *filter, const uint8_t *data, size_t length, 
 					: (size_t)MIN_OF((uint64_t)length, self->left);
 		int error;
 
-		if (in_prefix) {
+		if (in_prefix && self->refuses_compressed && (self->prefix[0] & 1)) {
+			secret_filter_refuse(self->secrets, SECRET_REFUSAL_CODED,
+					     "a gRPC message in it is compressed");
+			error = -EACCES;
+		} else if (in_prefix) {
 			error = byte_buffer_append(out, data, step);
 		} else {
 			self->left -= step;
@@ -101,7 +106,7 @@ static void free_filter(struct body_filter *filter)
 	free(self);
 }
 
-struct body_filter *grpc_filter_new(struct body_filter *secrets)
+struct body_filter *grpc_filter_new(struct body_filter *secrets, bool refuses_compressed)
 {
 	struct grpc_filter *self = calloc(1, sizeof(*self));
 
@@ -111,5 +116,6 @@ struct body_filter *grpc_filter_new(struct body_filter *secrets)
 	}
 	self->filter = (struct body_filter){ .feed = feed, .free = free_filter };
 	self->secrets = secrets;
+	self->refuses_compressed = refuses_compressed;
 	return &self->filter;
 }

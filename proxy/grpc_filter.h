@@ -23,8 +23,9 @@
 
 /* By the head's Content-Type. */
 bool grpc_has_messages(const struct http_head *head);
-/* Takes over `secrets`, a filter of secret_filter.h, which is asked for its findings as ever. NULL
- * without memory, and then it is freed. */
-struct body_filter *grpc_filter_new(struct body_filter *secrets);
+/* Takes over `secrets`, a filter of secret_filter.h, which is asked for its findings as ever. With
+ * `refuses_compressed` a message whose flag says so is refused (SECRET_REFUSAL_CODED), else it is
+ * searched as it is. NULL without memory, and then the filter is freed. */
+struct body_filter *grpc_filter_new(struct body_filter *secrets, bool refuses_compressed);
 
 #endif

@@ -210,8 +210,8 @@ static void take_host(struct reader *reader, json_t *object, const char *where,
 static void check_tcp_keys(struct reader *reader, json_t *object, const char *where)
 {
 	static const char *const keys[] = {
-		"ports",	  "methods", "paths",	 "require_headers",   "deny_headers",
-		"head_bytes_max", "secrets", "git_push", "client_certificate"
+		"ports",	  "methods", "paths",	 "require_headers",    "deny_headers",
+		"head_bytes_max", "secrets", "git_push", "client_certificate", "pass_unread_bodies"
 	};
 
 	for (size_t i = 0; i < ARRAY_LENGTH(keys); i++) {
@@ -341,6 +341,7 @@ static void take_rule(struct reader *reader, json_t *object, struct egress_rule 
 		"secrets",
 		"git_push",
 		"client_certificate",
+		"pass_unread_bodies",
 	};
 	const char *where;
 
@@ -366,6 +367,7 @@ static void take_rule(struct reader *reader, json_t *object, struct egress_rule 
 	rule->bytes_max = take_limit(reader, object, where, "bytes_max");
 	take_bindings(reader, object, where, rule);
 	take_pushes(reader, object, where, rule);
+	rule->passes_unread_bodies = take_bool(reader, object, where, "pass_unread_bodies");
 	rule->client_certificate = take_text(reader, object, where, "client_certificate", false);
 }
 

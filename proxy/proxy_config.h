@@ -16,7 +16,7 @@
  *	            "response_bytes_max": N, "requests_max": N, "bytes_max": N,
  *	            "secrets": [{"name": "API_KEY", "methods": ["GET"], "paths": ["/v1/users"]}],
  *	            "git_push": [{"repository": "/org/repo", "refs": ["refs/heads/agent-*"]}],
- *	            "client_certificate": "NAME"}]}
+ *	            "client_certificate": "NAME", "pass_unread_bodies": false}]}
  *
  * `session` must be there, and in a rule `where` and `host`; one for `tcp://name:port` has limits
  * alone. proxy/egress_policy.h says what rules

@@ -40,6 +40,8 @@ struct secret_filter {
 	struct secret_set used;
 	enum secret_refusal refusal;
 	size_t refused; /* index of the secret */
+	const char *detail;
+	bool looks_only;
 
 	uint8_t *kept; /* `kept_length` bytes as they came, and as many as they go out */
 	size_t kept_length;
@@ -85,6 +87,10 @@ static void on_request_match(void *context, const struct form_match *match)
 		refuse(self, SECRET_REFUSAL_WRONG_HOST, index);
 	} else if ((secret->flags & SECRET_FLAG_BODY) &&
 		   match->tag % SECRET_FORM_COUNT == SECRET_FORM_RAW) {
+		if (self->looks_only) {
+			refuse(self, SECRET_REFUSAL_CODED, index);
+			return;
+		}
 		if (!self->over_tls)
 			refuse(self, SECRET_REFUSAL_NEEDS_TLS, index);
 		secret_form_replace(match, self->window + at, self->target + at,
@@ -242,6 +248,21 @@ struct body_filter *secret_response_filter_new(struct secret_store *store)
 	return &self->filter;
 }
 
+void secret_filter_look_only(struct body_filter *filter)
+{
+	((struct secret_filter *)filter)->looks_only = true;
+}
+
+void secret_filter_refuse(struct body_filter *filter, enum secret_refusal refusal,
+			  const char *detail)
+{
+	struct secret_filter *self = (struct secret_filter *)filter;
+
+	if (self->refusal == SECRET_REFUSAL_NONE)
+		self->detail = detail;
+	refuse(self, refusal, SECRET_STORE_MAX);
+}
+
 void secret_filter_restart(struct body_filter *filter)
 {
 	struct secret_filter *self = (struct secret_filter *)filter;
@@ -263,7 +284,8 @@ void secret_filter_report(const struct body_filter *filter, struct secret_verdic
 	}
 	verdict->is_injected |= self->is_injected;
 	if (self->refusal != SECRET_REFUSAL_NONE)
-		secret_verdict_refuse(verdict, self->store, self->refusal, self->refused, NULL);
+		secret_verdict_refuse(verdict, self->store, self->refusal, self->refused,
+				      self->detail);
 }
 
 struct redaction {

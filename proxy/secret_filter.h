@@ -16,8 +16,8 @@
  *
  * Both keep back only what may still become a match, nothing at all after most bytes, so that a
  * stream of events is not delayed; and what they put out does not depend on how the input was cut.
- * Bodies with a Content-Encoding are not for them. Besides 0, -EACCES and -ENOBUFS, feed() may
- * return -ENOMEM, after which the body cannot go on.
+ * Bodies with a Content-Encoding are for coded_filter.h. Besides 0, -EACCES and -ENOBUFS, feed()
+ * may return -ENOMEM, after which the body cannot go on.
  */
 #ifndef PROXY_SECRET_FILTER_H
 #define PROXY_SECRET_FILTER_H
@@ -35,6 +35,12 @@ struct body_filter *secret_request_filter_new(const struct secret_store *store,
 					      const struct secret_set *bound, bool over_tls);
 struct body_filter *secret_response_filter_new(struct secret_store *store);
 
+/* Of a request's: what goes on is not what comes out here, so that nothing can be replaced, and a
+ * placeholder that would be is a refusal (SECRET_REFUSAL_CODED). */
+void secret_filter_look_only(struct body_filter *filter);
+/* Refuses for a reason that is not in the bytes; `detail` is static. The next feed() says so. */
+void secret_filter_refuse(struct body_filter *filter, enum secret_refusal refusal,
+			  const char *detail);
 /* After the last byte of a body, for another one; what was found stays. */
 void secret_filter_restart(struct body_filter *filter);
 

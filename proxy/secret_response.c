@@ -152,7 +152,7 @@ int secrets_prepare_response(struct secret_store *store, struct http_head *head,
 	else
 		filter = secret_response_filter_new(store);
 	if (filter && grpc_has_messages(head))
-		filter = grpc_filter_new(filter);
+		filter = grpc_filter_new(filter, false);
 	if (!filter)
 		return -ENOMEM;
 	*ret_filter = filter;

@@ -12,6 +12,7 @@ static const char *const codes[SECRET_REFUSALS] = {
 	[SECRET_REFUSAL_ENCODED] = "encoded_response",
 	[SECRET_REFUSAL_TOKEN] = "token_not_capturable",
 	[SECRET_REFUSAL_PROBED] = "secret_probed",
+	[SECRET_REFUSAL_CODED] = "coded_request",
 };
 
 const char *secret_refusal_code(enum secret_refusal refusal)
@@ -82,6 +83,13 @@ void secret_verdict_refuse(struct secret_verdict *verdict, const struct secret_s
 			 "answers kept stopping inside what began like a secret, as they do when "
 			 "somebody guesses one piece by piece; hosts with secrets are closed for "
 			 "the rest of this session");
+		break;
+	case SECRET_REFUSAL_CODED:
+		snprintf(hint, SECRET_HINT_MAX,
+			 "the body is compressed and must be searched for secrets: %s; send it as "
+			 "it is, or let bodies to this host pass unread with "
+			 "pass_unread_bodies: true in an egress rule",
+			 detail ? more : "a placeholder in it cannot be replaced");
 		break;
 	case SECRET_REFUSAL_NONE:
 	case SECRET_REFUSALS:

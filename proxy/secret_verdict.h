@@ -26,6 +26,7 @@ enum secret_refusal {
 	SECRET_REFUSAL_ENCODED,	     /* "encoded_response" */
 	SECRET_REFUSAL_TOKEN,	     /* "token_not_capturable" */
 	SECRET_REFUSAL_PROBED,	     /* "secret_probed" */
+	SECRET_REFUSAL_CODED,	     /* "coded_request" */
 	SECRET_REFUSALS,
 };
 

@@ -207,6 +207,11 @@ tap.ok("a decoy in a message ends the call", error and error.code() in (grpc.Sta
        error)
 tap.ok("and the log has it", broker.event(kind="denial", reason="canary"))
 
+error = failure(lambda: call(main, "unary_unary", "Unary", b"x" * 1000, compression=grpc.Compression.Gzip))
+tap.ok("a message that is compressed is refused, because nobody reads it", error and
+       error.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNKNOWN), error)
+tap.ok("which the log has", broker.event(kind="denial", reason="coded_request"))
+
 # ---- what is refused -----------------------------------------------------------------------------------
 limited = channel("127.0.0.3", "rule.test", port)
 error = failure(lambda: call(limited, "unary_unary", "Unary", b"x"))

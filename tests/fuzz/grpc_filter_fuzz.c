@@ -70,7 +70,7 @@ static size_t make_body(const uint8_t *data, size_t size, uint8_t *body, int *re
 static bool run(const uint8_t *body, size_t length, size_t piece, struct byte_buffer *out,
 		size_t *ret_before)
 {
-	struct body_filter *filter = grpc_filter_new(secret_response_filter_new(store));
+	struct body_filter *filter = grpc_filter_new(secret_response_filter_new(store), false);
 	int error = 0;
 
 	require(filter != NULL);
