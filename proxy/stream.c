@@ -54,10 +54,13 @@ int stream_fd(const struct stream *stream)
 	return stream->source.fd;
 }
 
-void stream_release(struct stream *stream)
+static bool is_open(const struct stream *stream)
 {
-	if (!stream->loop || stream->source.fd < 0)
-		return;
+	return stream->loop && stream->source.fd >= 0;
+}
+
+static void release(struct stream *stream)
+{
 	event_loop_remove(stream->loop, &stream->source);
 	tls_end(stream->ssl);
 	stream->ssl = NULL;
@@ -66,13 +69,27 @@ void stream_release(struct stream *stream)
 	stream->failed = true;
 }
 
+/* Bytes that nobody read would make a reset of it. */
+void stream_release(struct stream *stream)
+{
+	uint8_t waste[1024];
+
+	if (!is_open(stream))
+		return;
+	if (!stream->is_ending)
+		(void)recv(stream->source.fd, waste, sizeof(waste), MSG_DONTWAIT);
+	release(stream);
+}
+
 void stream_reset(struct stream *stream)
 {
 	const struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
 
+	if (!is_open(stream))
+		return;
 	/* Fails on what is no TCP, where closing with unread bytes says the same. */
 	(void)setsockopt(stream->source.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-	stream_release(stream);
+	release(stream);
 }
 
 static int await_write(struct stream *stream, bool wanted)

@@ -148,6 +148,9 @@ def relay(name, port):
         try:
             while data := source.recv(65536):
                 sink.sendall(data)
+        except OSError:
+            pass
+        try:
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             pass
