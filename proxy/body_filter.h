@@ -20,6 +20,10 @@ struct body_filter {
 	int (*feed)(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
 		    struct byte_buffer *out);
 	void (*free)(struct body_filter *filter);
+	/* The same of all that is in `in`, while `out` is empty, without copying what need not be;
+	 * or NULL. `in` is empty afterwards, if it did not fail. */
+	int (*feed_buffer)(struct body_filter *filter, struct byte_buffer *in, bool is_last,
+			   struct byte_buffer *out);
 };
 
 #endif

@@ -77,7 +77,7 @@ struct body_filter *body_limit_new(struct egress_policy *policy, const struct eg
 	static_assert(offsetof(struct body_limit, filter) == 0, "a filter is its limit");
 	if (!limit)
 		return NULL;
-	limit->filter = (struct body_filter){ feed, free_filter };
+	limit->filter = (struct body_filter){ .feed = feed, .free = free_filter };
 	limit->policy = policy;
 	limit->limits = limits;
 	limit->is_response = is_response;

@@ -116,3 +116,24 @@ void byte_buffer_consume(struct byte_buffer *buffer, size_t length)
 	if (buffer->begin == buffer->end)
 		byte_buffer_release(buffer);
 }
+
+void byte_buffer_trim(struct byte_buffer *buffer, size_t length)
+{
+	length = MIN_OF(length, byte_buffer_length(buffer));
+	if (length == 0)
+		return;
+	buffer->end -= length;
+	explicit_bzero(buffer->data + buffer->end, length);
+	if (buffer->begin == buffer->end)
+		byte_buffer_release(buffer);
+}
+
+void byte_buffer_move(struct byte_buffer *from, struct byte_buffer *to)
+{
+	size_t max = to->max;
+
+	byte_buffer_release(to);
+	*to = *from;
+	to->max = max;
+	byte_buffer_init(from, from->max);
+}

@@ -39,5 +39,9 @@ int byte_buffer_reserve(struct byte_buffer *buffer, size_t length, uint8_t **ret
 void byte_buffer_commit(struct byte_buffer *buffer, size_t length);
 /* Drops the first `length` bytes, at most those that are there. */
 void byte_buffer_consume(struct byte_buffer *buffer, size_t length);
+/* Drops the last bytes, and wipes them. */
+void byte_buffer_trim(struct byte_buffer *buffer, size_t length);
+/* Hands over all that `from` holds to `to`, which is empty and whose cap allows it. */
+void byte_buffer_move(struct byte_buffer *from, struct byte_buffer *to);
 
 #endif

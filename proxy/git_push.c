@@ -324,7 +324,7 @@ static int new_filter(const struct egress_rule *limits, const char *repository,
 	static_assert(offsetof(struct git_push_filter, filter) == 0, "a filter is its push");
 	if (!push)
 		return -ENOMEM;
-	push->filter = (struct body_filter){ feed, free_filter };
+	push->filter = (struct body_filter){ .feed = feed, .free = free_filter };
 	push->limits = limits;
 	memcpy(push->repository, repository, strlen(repository) + 1);
 	egress_policy_judge_push(limits, repository, NULL, &push->verdict);

@@ -15,8 +15,8 @@
  * out; the rest is kept, twice: as it came, because the scanner reads it again, and as it is to go
  * out, because matches may overlap and each is written over what the ones before it made.
  *
- * What is to go out is made in place, in the space that the output gives; so a body in which
- * nothing is found is copied once. Only when something was kept from before are the pieces put
+ * What is to go out is made in place, in the space that the output gives. A buffer in which nothing
+ * is found is handed on as it is. Only when something was kept from before are the pieces put
  * together in a block of their own for the scanner.
  *
  * A replacement has the length of what it replaces. Placeholder and value differ in letters and
@@ -47,9 +47,26 @@ struct secret_filter {
 	size_t kept_length;
 	uint64_t offset; /* in the stream, of the first kept byte */
 
-	const uint8_t *window; /* while feeding */
-	uint8_t *target;
+	/* While feeding: */
+	const uint8_t *window;
+	uint8_t *target;	 /* NULL while that is the window as it came */
+	size_t total;		 /* bytes in both */
+	struct byte_buffer *out; /* where a target is made when it is needed */
+	bool failed;		 /* there was no memory for it */
 };
+
+/* Where to write, or NULL. */
+static uint8_t *need_target(struct secret_filter *self)
+{
+	if (self->target)
+		return self->target;
+	if (byte_buffer_reserve(self->out, self->total, &self->target) < 0) {
+		self->failed = true;
+		return NULL;
+	}
+	memcpy(self->target, self->window, self->total);
+	return self->target;
+}
 
 static void on_response_match(void *context, const struct form_match *match)
 {
@@ -57,11 +74,14 @@ static void on_response_match(void *context, const struct form_match *match)
 	size_t index = match->tag / SECRET_FORM_COUNT;
 	const struct secret *secret = secret_store_get(self->store, index);
 	size_t at = (size_t)(match->start - self->offset);
+	uint8_t *target = need_target(self);
 
 	secret_set_add(&self->used, index);
 	self->is_match = true;
-	secret_form_replace(match, self->window + at, self->target + at,
-			    secret->placeholder + secret->kept, secret->length - secret->kept);
+	if (target)
+		secret_form_replace(match, self->window + at, target + at,
+				    secret->placeholder + secret->kept,
+				    secret->length - secret->kept);
 }
 
 static void refuse(struct secret_filter *self, enum secret_refusal refusal, size_t index)
@@ -80,6 +100,7 @@ static void on_request_match(void *context, const struct form_match *match)
 	size_t index = match->tag / SECRET_FORM_COUNT;
 	const struct secret *secret = secret_store_get(self->store, index);
 	size_t at = (size_t)(match->start - self->offset);
+	uint8_t *target;
 
 	if (secret->kind == SECRET_CANARY) {
 		refuse(self, SECRET_REFUSAL_CANARY, index);
@@ -93,8 +114,11 @@ static void on_request_match(void *context, const struct form_match *match)
 		}
 		if (!self->over_tls)
 			refuse(self, SECRET_REFUSAL_NEEDS_TLS, index);
-		secret_form_replace(match, self->window + at, self->target + at,
-				    secret->value + secret->kept, secret->length - secret->kept);
+		target = need_target(self);
+		if (target)
+			secret_form_replace(match, self->window + at, target + at,
+					    secret->value + secret->kept,
+					    secret->length - secret->kept);
 		secret_set_add(&self->used, index);
 		self->is_injected = true;
 	}
@@ -113,15 +137,16 @@ static void forget(struct secret_filter *self)
 }
 
 /* Keeps the last `length` bytes of the window and of what it became. */
-static int keep(struct secret_filter *self, size_t total, size_t length)
+static int keep(struct secret_filter *self, size_t length)
 {
+	const uint8_t *target = self->target ? self->target : self->window;
 	uint8_t *kept = length > 0 ? malloc(2 * length) : NULL;
 
 	if (length > 0 && !kept)
 		return -ENOMEM;
 	if (kept) {
-		memcpy(kept, self->window + total - length, length);
-		memcpy(kept + length, self->target + total - length, length);
+		memcpy(kept, self->window + self->total - length, length);
+		memcpy(kept + length, target + self->total - length, length);
 	}
 	forget(self);
 	self->kept = kept;
@@ -140,9 +165,10 @@ static void watch(struct secret_filter *self, size_t done, bool is_last)
 		refuse(self, SECRET_REFUSAL_PROBED, SECRET_STORE_MAX);
 }
 
-static int scan(struct secret_filter *self, size_t total, bool is_last, struct byte_buffer *out)
+/* 0 with how many bytes may go on, or a negative errno. */
+static int scan(struct secret_filter *self, bool is_last, size_t *ret_done)
 {
-	struct form_window window = { self->window, total, self->offset };
+	struct form_window window = { self->window, self->total, self->offset };
 	uint64_t from =
 		form_scanner_run(&self->scanner, &window, is_last,
 				 self->is_response ? on_response_match : on_request_match, self);
@@ -152,13 +178,19 @@ static int scan(struct secret_filter *self, size_t total, bool is_last, struct b
 		watch(self, done, is_last);
 	if (self->refusal != SECRET_REFUSAL_NONE)
 		return -EACCES;
-	if (keep(self, total, total - done) < 0)
+	if (self->failed || keep(self, self->total - done) < 0)
 		return -ENOMEM;
 	self->offset = from;
-	byte_buffer_commit(out, done);
-	if (done < total)
-		explicit_bzero(self->target + done, total - done);
+	*ret_done = done;
 	return 0;
+}
+
+/* What was made up to `done` goes; of the rest no copy stays. */
+static void commit(struct secret_filter *self, size_t done, struct byte_buffer *out)
+{
+	byte_buffer_commit(out, done);
+	if (done < self->total)
+		explicit_bzero(self->target + done, self->total - done);
 }
 
 static int feed(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
@@ -167,6 +199,7 @@ static int feed(struct body_filter *filter, const uint8_t *data, size_t length, 
 	struct secret_filter *self = (struct secret_filter *)filter;
 	size_t before = self->kept_length;
 	size_t total;
+	size_t done = 0;
 	uint8_t *joined = NULL;
 	int error;
 
@@ -191,13 +224,41 @@ static int feed(struct body_filter *filter, const uint8_t *data, size_t length, 
 	if (length > 0)
 		memcpy(self->target + before, data, length);
 	self->window = joined ? joined : data;
-	error = scan(self, total, is_last, out);
-	/* What was made and does not go. */
-	if (error)
-		explicit_bzero(self->target, total);
+	self->total = total;
+	error = scan(self, is_last, &done);
+	commit(self, done, out);
 	if (joined) {
 		explicit_bzero(joined, total);
 		free(joined);
+	}
+	return error;
+}
+
+static int feed_buffer(struct body_filter *filter, struct byte_buffer *in, bool is_last,
+		       struct byte_buffer *out)
+{
+	struct secret_filter *self = (struct secret_filter *)filter;
+	size_t length = byte_buffer_length(in);
+	size_t done = 0;
+	int error;
+
+	if (self->kept_length > 0 || self->refusal != SECRET_REFUSAL_NONE) {
+		error = feed(filter, byte_buffer_front(in), length, is_last, out);
+		if (!error)
+			byte_buffer_consume(in, length);
+		return error;
+	}
+	self->window = byte_buffer_front(in);
+	self->target = NULL;
+	self->total = length;
+	self->out = out;
+	error = scan(self, is_last, &done);
+	if (self->target) {
+		commit(self, done, out);
+		byte_buffer_consume(in, error ? 0 : length);
+	} else if (!error) {
+		byte_buffer_move(in, out);
+		byte_buffer_trim(out, length - done);
 	}
 	return error;
 }
@@ -217,7 +278,9 @@ static struct secret_filter *new_filter(const struct secret_store *store, bool i
 
 	if (!self)
 		return NULL;
-	self->filter = (struct body_filter){ .feed = feed, .free = free_filter };
+	self->filter = (struct body_filter){ .feed = feed,
+					     .free = free_filter,
+					     .feed_buffer = feed_buffer };
 	self->store = store;
 	self->is_response = is_response;
 	self->automaton = byte_automaton_hold(is_response ? secret_store_value_finder(store)

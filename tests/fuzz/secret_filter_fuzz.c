@@ -90,7 +90,28 @@ static size_t make_body(const uint8_t *data, size_t size, int is_response, uint8
 	return used;
 }
 
-/* The body in pieces of the given length; 0 is in one. Returns feed()'s result. */
+/* Gives it the data in a buffer to hand on. */
+static int feed_buffer(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
+		       struct byte_buffer *out)
+{
+	struct byte_buffer in;
+	struct byte_buffer piece;
+	int result;
+
+	byte_buffer_init(&in, BODY_MAX);
+	byte_buffer_init(&piece, BODY_MAX);
+	require(byte_buffer_append(&in, data, length) == 0);
+	result = filter->feed_buffer(filter, &in, is_last, &piece);
+	require(result != 0 || byte_buffer_length(&in) == 0);
+	require(byte_buffer_append(out, byte_buffer_front(&piece), byte_buffer_length(&piece)) ==
+		0);
+	byte_buffer_release(&in);
+	byte_buffer_release(&piece);
+	return result;
+}
+
+/* The body in pieces of the given length, in buffers; 0 is in one that is not. Returns feed()'s
+ * result. */
 static int run(int is_response, const uint8_t *body, size_t length, size_t piece,
 	       struct byte_buffer *out)
 {
@@ -107,7 +128,10 @@ static int run(int is_response, const uint8_t *body, size_t length, size_t piece
 		require(copy != NULL);
 		memcpy(copy, body + at, step);
 		at += step;
-		result = filter->feed(filter, copy, step, at == length, out);
+		if (piece > 0 && step > 0)
+			result = feed_buffer(filter, copy, step, at == length, out);
+		else
+			result = filter->feed(filter, copy, step, at == length, out);
 		free(copy);
 	} while (result == 0 && at < length);
 	filter->free(filter);

@@ -68,6 +68,27 @@ START_TEST(an_empty_queue_holds_nothing)
 }
 END_TEST
 
+START_TEST(contents_are_handed_over)
+{
+	struct byte_buffer from;
+	struct byte_buffer to;
+
+	byte_buffer_init(&from, 5000);
+	byte_buffer_init(&to, 100);
+	ck_assert_int_eq(byte_buffer_append(&from, "abcdef", 6), 0);
+	byte_buffer_consume(&from, 1);
+	byte_buffer_move(&from, &to);
+	ck_assert_uint_eq(byte_buffer_length(&from), 0);
+	ck_assert_ptr_null(from.data);
+	byte_buffer_trim(&to, 2);
+	ck_assert_uint_eq(byte_buffer_length(&to), 3);
+	ck_assert_uint_eq(byte_buffer_room(&to), 97);
+	ck_assert_mem_eq(byte_buffer_front(&to), "bcd\0\0", 5);
+	byte_buffer_trim(&to, 9);
+	ck_assert_ptr_null(to.data);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("byte_buffer");
@@ -77,6 +98,7 @@ int main(void)
 
 	tcase_add_test(tcase, bytes_come_out_in_order);
 	tcase_add_test(tcase, the_cap_holds);
+	tcase_add_test(tcase, contents_are_handed_over);
 	tcase_add_test(tcase, an_empty_queue_holds_nothing);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

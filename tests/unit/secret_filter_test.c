@@ -47,8 +47,27 @@ static const char *placeholder(size_t index)
 	return secret_store_get(store, index)->placeholder;
 }
 
-/* Feeds `text` in two pieces and then byte by byte from the cut on; the output, with a NUL, in
- * `output`. */
+static int feed_buffer(struct body_filter *filter, const char *data, size_t length,
+		       struct byte_buffer *out)
+{
+	struct byte_buffer in;
+	struct byte_buffer piece;
+	int result;
+
+	byte_buffer_init(&in, 65536);
+	byte_buffer_init(&piece, 65536);
+	ck_assert_int_eq(byte_buffer_append(&in, data, length), 0);
+	result = filter->feed_buffer(filter, &in, false, &piece);
+	ck_assert(result != 0 || byte_buffer_length(&in) == 0);
+	ck_assert_int_eq(
+		byte_buffer_append(out, byte_buffer_front(&piece), byte_buffer_length(&piece)), 0);
+	byte_buffer_release(&in);
+	byte_buffer_release(&piece);
+	return result;
+}
+
+/* Feeds `text` up to the cut in one piece, in a buffer or not, and then byte by byte; the output,
+ * with a NUL, in `output`. */
 static int run(struct body_filter *filter, const char *text, size_t cut, char *output, size_t size)
 {
 	struct byte_buffer out;
@@ -56,7 +75,10 @@ static int run(struct body_filter *filter, const char *text, size_t cut, char *o
 	int result;
 
 	byte_buffer_init(&out, 65536);
-	result = filter->feed(filter, (const uint8_t *)text, cut, false, &out);
+	if (cut % 2 == 1)
+		result = feed_buffer(filter, text, cut, &out);
+	else
+		result = filter->feed(filter, (const uint8_t *)text, cut, false, &out);
 	for (size_t at = cut; result == 0 && at < length; at++) {
 		/* Of the exact size, so that a read past the end is seen. */
 		uint8_t *byte = malloc(1);
