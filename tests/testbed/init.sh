@@ -72,5 +72,9 @@ ulimit -n 65536
 until port=$(ls /root/dev/vport*p1 2>/dev/null); do
 	sleep 0.02
 done
+# Last, as guest-init does it, and for the same reason.
+for processor in /root/sys/devices/system/cpu/cpu[1-9]*/online; do
+	[ ! -e "$processor" ] || echo 1 >"$processor"
+done
 exec switch_root /root "$testbed_relay" guest "${port#/root}" /bin/bash /run/testbed/command \
 	>/dev/console 2>&1

@@ -181,7 +181,7 @@ PATH=$PATH:/usr/sbin:/sbin mkfs.ext4 -q -F -m 0 -O ^has_journal "$run/disk" ||
 # ---- virtiofsd and QEMU ------------------------------------------------------------------------
 
 # As in vmm/qemu_engine.c: a clock and a timer of known speed, because calibrating either on a busy
-# host fails now and then, and no instruction that is emulated byte by byte.
+# host fails now and then, one processor at first, and no instruction that is emulated byte by byte.
 khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
 clock=
 [ "${khz:-0}" -eq 0 ] || clock="tsc_early_khz=$khz tsc=reliable lpj=$((khz * 4))"
@@ -189,7 +189,7 @@ clock=
 # vmrun and vmexit) without the lock under which devices set them, so now and then an interrupt is
 # forgotten, until the next one of that processor. With a timer set for one shot that can be never:
 # a run in ten stood still for half a minute or for good. A periodic tick bounds it to 4 ms.
-command_line="$clock no_timer_check nohz=off highres=off mitigations=off cryptomgr.notests"
+command_line="$clock maxcpus=1 noreplace-smp no_timer_check nohz=off highres=off mitigations=off cryptomgr.notests"
 command_line+=" quiet loglevel=4 panic=-1 reboot=t random.trust_cpu=on console=ttyS0"
 command_line+=" 8250.nr_uarts=1 acpi_rsdp=0xb0000 io_delay=none testbed_dir=$run testbed_relay=$relay"
 
