@@ -147,8 +147,9 @@ static void add_option(struct command *command, const char *option, const char *
 
 /* The guest's clock is the host's counter, of known speed, and so is that of its delay loops:
  * calibrating either by an emulated timer takes long and now and then fails. An emulated port needs
- * no time to recover between two writes. Self-tests and messages cost boot time. What keeps
- * speculation in check costs each of the guest kernel's calls a detour, and nothing here
+ * no time to recover between two writes, and a locked instruction costs one vCPU no more than
+ * another, so that they need not be patched away. Self-tests and messages cost boot time. What
+ * keeps speculation in check costs each of the guest kernel's calls a detour, and nothing here
  * speculates. A panic resets by triple fault, which -no-reboot turns into the end of QEMU. */
 static int format_command_line(const struct engine_config *config, char **ret_text)
 {
@@ -168,11 +169,12 @@ static int format_command_line(const struct engine_config *config, char **ret_te
 			       (unsigned long long)config->window_size,
 			       config->doorbell_fd < 0 ? 0 : ENGINE_DOORBELL_PORT);
 	return asprintf(ret_text,
-			"%s%s%sacpi_rsdp=%#x io_delay=none no_timer_check mitigations=off "
+			"%s%s%sacpi_rsdp=%#x io_delay=none no_timer_check noreplace-smp "
+			"mitigations=off "
 			"cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
 			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1%s%s",
-			clock, config->cpus == 1 ? "nolapic_timer " : "maxcpus=1 noreplace-smp ",
-			window, TABLES_ADDRESS, config->append ? " " : "",
+			clock, config->cpus == 1 ? "nolapic_timer " : "maxcpus=1 ", window,
+			TABLES_ADDRESS, config->append ? " " : "",
 			config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
