@@ -53,6 +53,8 @@ int engine_select(const char *name, const struct engine **ret_engine, char *why,
 		return take(&kvm_engine, ret_engine, why, size);
 	if (strcmp(name, "qemu") == 0)
 		return take(&qemu_engine, ret_engine, why, size);
-	(void)snprintf(why, size, "there is no such engine; use auto, qemu or kvm");
+	if (strcmp(name, "qemu-kvm") == 0)
+		return take(&qemu_kvm_engine, ret_engine, why, size);
+	(void)snprintf(why, size, "there is no such engine; use auto, qemu, qemu-kvm or kvm");
 	return -EINVAL;
 }

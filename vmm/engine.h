@@ -65,10 +65,11 @@ struct engine {
 };
 
 extern const struct engine qemu_engine;
+extern const struct engine qemu_kvm_engine; /* the peer in benchmarks; never chosen by "auto" */
 extern const struct engine kvm_engine;
 
-/* Resolves --engine: "auto", "qemu" or "kvm". Returns 0 with the engine, which was probed, and in
- * `why` how it was chosen; or a negative errno and why it cannot be had. */
+/* Resolves --engine: "auto", "qemu", "qemu-kvm" or "kvm". Returns 0 with the engine, which was
+ * probed, and in `why` how it was chosen; or a negative errno and why it cannot be had. */
 int engine_select(const char *name, const struct engine **ret_engine, char *why, size_t size);
 
 #endif

@@ -60,7 +60,7 @@ static const char usage[] =
 	"Usage: matchlock-vmm --kernel FILE --initrd FILE --cid N --socket-base PATH [OPTION]...\n"
 	"Runs one guest; `matchlock run` starts it. Vsock ports are Unix sockets PATH_<port>.\n"
 	"\n"
-	"  --engine auto|qemu|kvm  what runs the guest (default auto)\n"
+	"  --engine auto|qemu|kvm  what runs the guest (default auto); qemu-kvm for comparisons\n"
 	"  --kernel FILE           uncompressed kernel (vmlinux)\n"
 	"  --initrd FILE           initramfs\n"
 	"  --append TEXT           added to the kernel's command line\n"

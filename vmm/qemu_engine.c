@@ -1,7 +1,8 @@
 /*
  * Theory of operation
  *
- * QEMU's microvm machine in software (TCG), with nothing but a serial port and our vsock device.
+ * QEMU's microvm machine, with nothing but a serial port and our vsock device: in software (TCG),
+ * or on KVM, which is there for benchmarks to compare with.
  *
  * The guest finds it by ACPI tables of ours, put into its memory before QEMU starts, instead of by
  * QEMU's. These describe reduced hardware, on which Linux knows no timer but the local APIC's. It
@@ -77,6 +78,28 @@ enum child_fd {
 	CHILD_FD_COUNT = 5,
 };
 
+/* How QEMU runs the guest's instructions. */
+struct accelerator {
+	const char *option;
+	const char *cpu;
+	const char *device; /* that QEMU opens, or NULL */
+	bool is_emulator;
+};
+
+/* Translated code is kept up to so many MiB; QEMU's own limit is a GiB. "rep movsb", which ERMS
+ * makes the kernel prefer, is emulated byte by byte: without it copies are three times as fast. */
+static const struct accelerator emulator = {
+	.option = "tcg,thread=multi,tb-size=256",
+	.cpu = "max,erms=off",
+	.is_emulator = true,
+};
+
+static const struct accelerator kvm = {
+	.option = "kvm",
+	.cpu = "host",
+	.device = "/dev/kvm",
+};
+
 /* ---- the program -------------------------------------------------------------------------------
  */
 
@@ -111,6 +134,22 @@ static int qemu_probe(char *why, size_t size)
 	else
 		(void)snprintf(why, size, "emulation by %s", path);
 	return r;
+}
+
+static int qemu_kvm_probe(char *why, size_t size)
+{
+	char path[PATH_MAX];
+
+	if (access(kvm.device, R_OK | W_OK) < 0) {
+		int error = errno;
+
+		(void)snprintf(why, size, "%s: %s", kvm.device, strerror(error));
+		return -error;
+	}
+	if (find_qemu(path) < 0)
+		return qemu_probe(why, size);
+	(void)snprintf(why, size, "%s with KVM", path);
+	return 0;
 }
 
 /* ---- the command line --------------------------------------------------------------------------
@@ -151,9 +190,11 @@ static void add_option(struct command *command, const char *option, const char *
  * another, so that they need not be patched away. Self-tests and messages cost boot time. What
  * keeps speculation in check costs each of the guest kernel's calls a detour, and nothing here
  * speculates. A panic resets by triple fault, which -no-reboot turns into the end of QEMU. */
-static int format_command_line(const struct engine_config *config, char **ret_text)
+static int format_command_line(const struct engine_config *config,
+			       const struct accelerator *accelerator, char **ret_text)
 {
-	uint32_t khz = tsc_frequency_khz();
+	uint32_t khz = accelerator->is_emulator ? tsc_frequency_khz() : 0;
+	const char *timer = config->cpus == 1 ? "nolapic_timer " : "maxcpus=1 ";
 	char clock[96] = "";
 	char window[192] = "";
 
@@ -173,17 +214,16 @@ static int format_command_line(const struct engine_config *config, char **ret_te
 			"mitigations=off "
 			"cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
 			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1%s%s",
-			clock, config->cpus == 1 ? "nolapic_timer " : "maxcpus=1 ", window,
-			TABLES_ADDRESS, config->append ? " " : "",
-			config->append ? config->append : "") < 0
+			clock, accelerator->is_emulator ? timer : "", window, TABLES_ADDRESS,
+			config->append ? " " : "", config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
 }
 
-static int command_build(const struct engine_config *config, const char *program,
-			 struct command *command)
+static int command_build(const struct engine_config *config, const struct accelerator *accelerator,
+			 const char *program, struct command *command)
 {
-	int r = format_command_line(config, &command->kernel_command_line);
+	int r = format_command_line(config, accelerator, &command->kernel_command_line);
 
 	if (r < 0)
 		return r;
@@ -205,11 +245,8 @@ static int command_build(const struct engine_config *config, const char *program
 	add_option(command, "-M",
 		   "microvm,acpi=off,auto-kernel-cmdline=off,pit=on,pic=on,rtc=on,usb=off,"
 		   "memory-backend=memory");
-	/* Translated code is kept up to so many MiB; QEMU's own limit is a GiB. */
-	add_option(command, "-accel", "tcg,thread=multi,tb-size=256");
-	/* "rep movsb", which ERMS makes the kernel prefer, is emulated byte by byte: without it
-	 * copies are three times as fast. */
-	add_option(command, "-cpu", "max,erms=off");
+	add_option(command, "-accel", accelerator->option);
+	add_option(command, "-cpu", accelerator->cpu);
 	add_option(command, "-smp", command->cpus);
 	add_option(command, "-m", command->memory);
 	add_option(command, "-object", command->memory_object);
@@ -276,7 +313,8 @@ static int open_memory(const struct engine_config *config)
  */
 
 /* Opens the paths that QEMU may read; what does not exist needs no rule. */
-static size_t open_path_rules(const struct engine_config *config, const char *program,
+static size_t open_path_rules(const struct engine_config *config,
+			      const struct accelerator *accelerator, const char *program,
 			      struct jail_path_rule *rules, size_t capacity)
 {
 	const struct {
@@ -294,6 +332,8 @@ static size_t open_path_rules(const struct engine_config *config, const char *pr
 		{ "/sys/devices/system/cpu", JAIL_FS_READ },
 		{ config->kernel, JAIL_FS_READ_FILE },
 		{ config->initrd, JAIL_FS_READ_FILE },
+		{ accelerator->device ? accelerator->device : "",
+		  JAIL_FS_READ_FILE | JAIL_FS_WRITE_FILE | JAIL_FS_IOCTL_DEV },
 	};
 	size_t count = 0;
 
@@ -307,15 +347,15 @@ static size_t open_path_rules(const struct engine_config *config, const char *pr
 }
 
 /* What jail_enter() does, but for the filter of system calls, which must let QEMU load first. */
-static int confine(const struct engine_config *config, const char *program,
-		   struct jail_report *report)
+static int confine(const struct engine_config *config, const struct accelerator *accelerator,
+		   const char *program, struct jail_report *report)
 {
 	struct jail_path_rule rules[16];
 	struct jail_spec spec = {
 		.component = "qemu",
 		.path_rules = rules,
-		.path_rule_count =
-			open_path_rules(config, program, rules, sizeof(rules) / sizeof(rules[0])),
+		.path_rule_count = open_path_rules(config, accelerator, program, rules,
+						   sizeof(rules) / sizeof(rules[0])),
 		.namespaces = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
 	};
 	const struct rlimit no_core = { 0, 0 }, descriptors = { 1024, 1024 };
@@ -381,7 +421,9 @@ static _Noreturn void child_fail(const char *stage, int error)
 	_exit(127);
 }
 
-static _Noreturn void run_child(const struct engine_config *config, const struct command *command,
+static _Noreturn void run_child(const struct engine_config *config,
+				const struct accelerator *accelerator,
+				const struct command *command,
 				const int places[static CHILD_FD_COUNT], pid_t parent)
 {
 	static const char *const environment[] = { "LC_ALL=C", "MALLOC_ARENA_MAX=1", NULL };
@@ -392,7 +434,7 @@ static _Noreturn void run_child(const struct engine_config *config, const struct
 
 	/* The terminal's signals are not for QEMU, which would end on them. */
 	(void)setsid();
-	r = confine(config, command->arguments[0], &report);
+	r = confine(config, accelerator, command->arguments[0], &report);
 	if (r < 0)
 		child_fail("confining QEMU", r);
 	/* The descriptors of the path rules. */
@@ -464,8 +506,9 @@ static int await_exec(int status, char *confinement, char *why, size_t size)
 	return 0;
 }
 
-static int spawn(const struct engine_config *config, const struct command *command, int memory,
-		 struct channels *channels, struct engine_process *process, char *why, size_t size)
+static int spawn(const struct engine_config *config, const struct accelerator *accelerator,
+		 const struct command *command, int memory, struct channels *channels,
+		 struct engine_process *process, char *why, size_t size)
 {
 	pid_t parent = getpid();
 	pid_t pid = fork();
@@ -485,7 +528,7 @@ static int spawn(const struct engine_config *config, const struct command *comma
 
 		if (place_descriptors(channels->diagnostics[1], &descriptors) < 0)
 			_exit(127);
-		run_child(config, command, descriptors.places, parent);
+		run_child(config, accelerator, command, descriptors.places, parent);
 	}
 	close(steal_fd(&channels->status[1]));
 	r = await_exec(channels->status[0], process->confinement, why, size);
@@ -504,8 +547,8 @@ static int spawn(const struct engine_config *config, const struct command *comma
 	return 0;
 }
 
-static int qemu_start(const struct engine_config *config, struct engine_process *ret_process,
-		      char *why, size_t size)
+static int start(const struct engine_config *config, const struct accelerator *accelerator,
+		 struct engine_process *ret_process, char *why, size_t size)
 {
 	struct channels channels = { { -1, -1 }, { -1, -1 }, { -1, -1 }, { -1, -1 } };
 	struct command command = { 0 };
@@ -515,7 +558,7 @@ static int qemu_start(const struct engine_config *config, struct engine_process 
 
 	r = find_qemu(program);
 	if (r == 0)
-		r = command_build(config, program, &command);
+		r = command_build(config, accelerator, program, &command);
 	if (r == 0)
 		r = channels_open(&channels);
 	if (r == 0)
@@ -523,7 +566,7 @@ static int qemu_start(const struct engine_config *config, struct engine_process 
 	if (r < 0)
 		(void)snprintf(why, size, "cannot prepare QEMU: %s", strerror(-r));
 	else
-		r = spawn(config, &command, memory, &channels, ret_process, why, size);
+		r = spawn(config, accelerator, &command, memory, &channels, ret_process, why, size);
 	if (r == 0) {
 		ret_process->vhost_user = steal_fd(&channels.vhost_user[0]);
 		ret_process->console = steal_fd(&channels.console[0]);
@@ -534,10 +577,30 @@ static int qemu_start(const struct engine_config *config, struct engine_process 
 	return r;
 }
 
+static int emulator_start(const struct engine_config *config, struct engine_process *ret_process,
+			  char *why, size_t size)
+{
+	return start(config, &emulator, ret_process, why, size);
+}
+
+static int kvm_start(const struct engine_config *config, struct engine_process *ret_process,
+		     char *why, size_t size)
+{
+	return start(config, &kvm, ret_process, why, size);
+}
+
 const struct engine qemu_engine = {
 	.name = "qemu",
 	.component = "qemu",
 	.probe = qemu_probe,
-	.start = qemu_start,
+	.start = emulator_start,
+	.power_off_status = POWER_OFF_STATUS,
+};
+
+const struct engine qemu_kvm_engine = {
+	.name = "qemu-kvm",
+	.component = "qemu",
+	.probe = qemu_kvm_probe,
+	.start = kvm_start,
 	.power_off_status = POWER_OFF_STATUS,
 };

@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# The rows of bench/boot that need KVM; it runs this in the testbed. Our VMM and QEMU's microvm machine,
+# in turn, with the same kernel, initramfs, memory, processor and kernel command line but for how
+# a reboot is done: the time from the start of the process until the guest's init runs, and the
+# memory that the process then has beyond the guest's. Then the vsock device, ours in both: in our VMM
+# and over vhost-user in QEMU. Then block devices: the guest reads a file of the host, past its own
+# cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=bench/lib.sh
+. bench/lib.sh
+[ -c /dev/kvm ] || {
+	echo "no /dev/kvm: rows are left out" >&2
+	exit 0
+}
+
+vmm=${MATCHLOCK_BUILD:-build/release}/matchlock-vmm
+disk_mib=${DISK_MIB:-256}
+memory=512
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+common="quiet loglevel=1 panic=-1 cryptomgr.notests pci=off swiotlb=noforce random.trust_cpu=on"
+common+=" tsc=reliable no_timer_check console=ttyS0 8250.nr_uarts=1"
+
+gcc -O2 -static -o "$scratch/init_runs" bench/init_runs.c
+mkdir "$scratch/boot" "$scratch/disk"
+mv "$scratch/init_runs" "$scratch/boot/guest-init"
+scripts/make-initramfs.sh "$scratch/boot.cpio" "$scratch/boot/guest-init"
+
+# Both print the guest's console on standard output; further arguments are the VMM's.
+ours() # KERNEL INITRD ARGUMENT...
+{
+	exec "$vmm" --engine kvm --kernel "$1" --initrd "$2" --cid 3 --memory "$memory" \
+		--socket-base "$scratch/socket" --console-fd 3 "${@:3}" 3>&1 >&2 </dev/null
+}
+qemu() # KERNEL INITRD ARGUMENT...
+{
+	exec qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
+		-M microvm,pit=on,pic=on,rtc=on,usb=off -accel kvm -cpu host -smp 1 -m "$memory" \
+		-global virtio-mmio.force-legacy=false \
+		-kernel "$1" -initrd "$2" -append "$common reboot=t" -serial stdio "${@:3}" </dev/null
+}
+
+# until_line WORD COMMAND...: starts a guest, awaits a line that begins with WORD, and stops it.
+# Sets $took (seconds), $answer (the rest of the line) and $beyond (MiB).
+until_line()
+{
+	local word=$1 began=${EPOCHREALTIME/./} line console pid
+	answer="" beyond=0
+	rm -f "$scratch/socket"*
+	exec {console}< <("${@:2}" 2>>"$scratch/log")
+	pid=$!
+	while read -r -t 60 -u "$console" line; do
+		line=${line%$'\r'}
+		[[ $line != "$word"* ]] || break
+	done
+	took=$((${EPOCHREALTIME/./} - began))
+	took=$(awk -v us="$took" 'BEGIN { print us / 1e6 }')
+	[[ ${line:-} == "$word"* ]] || echo "no $word from: ${*:2:2}" >>"$scratch/failed"
+	answer=${line#"$word"}
+	# All but the largest mapping, which is the guest's memory.
+	beyond=$(awk '/^[0-9a-f]+-/ { n++ } /^Size:/ { size[n] = $2 } /^Rss:/ { rss[n] = $2; all += $2 }
+		END {
+			for (i in size) { if (size[i] > size[most]) most = i }
+			printf "%.2f", (all - rss[most]) / 1024
+		}' "/proc/$pid/smaps")
+	kill -KILL "$pid" 2>/dev/null || true
+	exec {console}<&-
+	wait "$pid" 2>/dev/null || true
+}
+
+# boots NAME TARGET KERNEL-A VMM-A KERNEL-B VMM-B: rows of time, and of memory where the VMMs differ.
+boots()
+{
+	local name=$1 target=$2 i times_a="" times_b="" memory_a=0 memory_b=0
+	for ((i = 0; i <= rounds; i++)); do
+		until_line init-runs "$4" "$3" "$scratch/boot.cpio"
+		[ "$i" -eq 0 ] || times_a+=$took$'\n'
+		memory_a=$beyond
+		until_line init-runs "$6" "$5" "$scratch/boot.cpio"
+		[ "$i" -eq 0 ] || times_b+=$took$'\n'
+		memory_b=$beyond
+	done
+	row "$name" "$(printf %s "$times_a" | median)" "$(printf %s "$times_b" | median)" "$target"
+	[ "$4" != "$6" ] || return 0
+	row "$name: MiB beyond the guest's" "$memory_a" "$memory_b" 0.1
+	row "$name: MiB beyond the guest's, against 6" "$memory_a" 6 1.0
+}
+
+debian=$(MATCHLOCK_KERNEL=debian scripts/guest-kernel.sh --print)
+boots "boot: VMM start to init, KVM, Debian's kernel" 0.5 "$debian/vmlinux" ours "$debian/vmlinux" qemu
+if trimmed=$(MATCHLOCK_KERNEL=trimmed scripts/guest-kernel.sh --print 2>/dev/null); then
+	boots "boot: VMM start to init, KVM, trimmed kernel" 0.5 \
+		"$trimmed/vmlinux" ours "$trimmed/vmlinux" qemu
+	boots "boot: trimmed kernel against Debian's, KVM" 0.5 \
+		"$trimmed/vmlinux" ours "$debian/vmlinux" ours
+fi
+
+# ---- vsock: the guest's clock, in ns and ms ------------------------------------------------------
+
+build=${MATCHLOCK_BUILD:-build/release}
+mkdir "$scratch/vsock"
+cp "$build/tests/guest/vsock_guest" "$scratch/vsock/guest-init"
+scripts/make-initramfs.sh "$scratch/vsock.cpio" "$scratch/vsock/guest-init"
+truncate -s %512 "$scratch/vsock.cpio"
+cat "$debian/modules.cpio" >>"$scratch/vsock.cpio"
+for ((i = 0; i < rounds; i++)); do
+	for engine in kvm qemu-kvm; do
+		MATCHLOCK_TEST_ENGINE=$engine timeout 300 "$build/tests/e2e/vsock_host" "$vmm" \
+			"$debian/vmlinux" "$scratch/vsock.cpio" bench >>"$scratch/vsock-$engine" 2>>"$scratch/log" ||
+			echo "no vsock figures from: $engine" >>"$scratch/failed"
+	done
+done
+for what in "round trip of 64 bytes" "round trip of 16 KiB" "upload of 64 MiB" "download of 64 MiB"; do
+	figure() { sed -n "s/^# $what: \([0-9]*\) .*/\1/p" "$scratch/vsock-$1" | median; }
+	row "vsock: $what, against QEMU with vhost-user" "$(figure kvm)" "$(figure qemu-kvm)" 1.0
+done
+
+# ---- block -------------------------------------------------------------------------------------
+
+# The guest's clock times the reading, in blocks of 1 MiB and then of 4 KiB.
+cat >"$scratch/disk/guest-init" <<'INIT'
+#!/busybox sh
+b=/busybox
+$b mount -t devtmpfs dev /dev
+$b mount -t proc proc /proc
+for module in $($b cat /modules/order) $($b sed 's/^[^ ]* //' /modules/devices); do
+	case $module in *virtio_ring* | *virtio.ko | *virtio_mmio* | *virtio_blk*) $b insmod /modules/$module ;; esac
+done
+until [ -b /dev/vda ]; do $b sleep 0.05; done
+now() { read -r up rest </proc/uptime; echo ${up%.*}${up#*.}; }
+measure() { # BLOCK COUNT
+	a=$(now)
+	$b dd if=/dev/vda of=/dev/null bs=$1 count=$2 iflag=direct 2>/dev/null
+	echo $(($(now) - a))
+}
+set -- $($b cat /sys/block/vda/size)
+echo "block $(measure 1048576 $(($1 / 2048))) $(measure 4096 4000)"
+$b sleep 1000
+INIT
+busybox=$(command -v busybox)
+scripts/make-initramfs.sh "$scratch/disk.cpio" "$scratch/disk/guest-init" "$busybox"
+truncate -s %512 "$scratch/disk.cpio"
+cat "$debian/modules.cpio" >>"$scratch/disk.cpio"
+head -c "${disk_mib}M" /dev/urandom >"$scratch/image"
+exec 7<"$scratch/image"
+large_ours="" large_qemu="" small_ours="" small_qemu=""
+for ((i = 0; i < rounds; i++)); do
+	until_line "block " ours "$debian/vmlinux" "$scratch/disk.cpio" --disk 7:ro
+	large_ours+=${answer% *}$'\n' small_ours+=${answer#* }$'\n'
+	until_line "block " qemu "$debian/vmlinux" "$scratch/disk.cpio" \
+		-drive "if=none,id=d,format=raw,file=$scratch/image,readonly=on,aio=io_uring" \
+		-device virtio-blk-device,drive=d
+	large_qemu+=${answer% *}$'\n' small_qemu+=${answer#* }$'\n'
+done
+row "block: read $disk_mib MiB, 1/100 s, against virtio-blk" "$(printf %s "$large_ours" | median)" \
+	"$(printf %s "$large_qemu" | median)" -
+row "block: 4,000 reads of 4 KiB, 1/100 s, against virtio-blk" "$(printf %s "$small_ours" | median)" \
+	"$(printf %s "$small_qemu" | median)" -
+if [ -s "$scratch/failed" ]; then
+	echo "some runs failed:" >&2
+	sort "$scratch/failed" | uniq -c | cat - "$scratch/log" | head -n 20 >&2
+fi
