@@ -5,16 +5,20 @@
 #include "base/event_loop.h"
 #include "base/io.h"
 #include "base/relay.h"
+#include "wire/audit.h"
 #include "wire/egress.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BACKLOG 128
@@ -45,6 +49,10 @@ enum side {
 
 struct connection {
 	struct forwarder *forwarder;
+	const struct door *door;
+	char peer[INET6_ADDRSTRLEN];
+	const char *reason; /* NULL: it came to its end */
+	uint64_t started_ns;
 	struct connection *previous, *next;
 	struct end ends[SIDES];
 	struct relay relays[SIDES]; /* from the end of the same index */
@@ -58,6 +66,7 @@ struct door {
 	struct event_source source;
 	struct forwarder *forwarder;
 	uint16_t guest_port;
+	char rule[INET6_ADDRSTRLEN + 16]; /* as in -p */
 };
 
 struct forwarder {
@@ -68,7 +77,10 @@ struct forwarder {
 	struct connection *all;
 	size_t count;
 	struct event_source end;
+	struct event_source signals;
 	bool has_ended;
+	int audit_fd;
+	struct audit_event event;
 };
 
 int port_forward_listen(const struct port_forward *forward, struct problem *problem)
@@ -92,6 +104,57 @@ int port_forward_listen(const struct port_forward *forward, struct problem *prob
 	return steal_fd(&fd);
 }
 
+/* ---- the log ---------------------------------------------------------------------------- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+/* A log that is behind slows this down, and one that is gone ends it. */
+static void send_event(struct forwarder *forwarder)
+{
+	const void *data;
+	size_t length;
+	ssize_t sent = -1;
+
+	if (audit_event_finish(&forwarder->event, &data, &length)) {
+		do {
+			sent = send(forwarder->audit_fd, data, length, MSG_NOSIGNAL);
+		} while (sent < 0 && errno == EINTR);
+	}
+	forwarder->has_ended = forwarder->has_ended || sent < 0;
+}
+
+static void tell(const struct connection *connection)
+{
+	struct forwarder *forwarder = connection->forwarder;
+	struct audit_event *event = &forwarder->event;
+	const struct relay *in = &connection->relays[SIDE_HOST];
+	const struct relay *out = &connection->relays[SIDE_GUEST];
+	const char *reason = connection->reason;
+
+	if (forwarder->audit_fd < 0)
+		return;
+	if (!reason && (in->source_error || out->source_error))
+		reason = "broken";
+	audit_event_begin(event, AUDIT_CONNECTION);
+	audit_event_text(event, AUDIT_FIELD_OPERATION, "forward");
+	audit_event_number(event, AUDIT_FIELD_PORT, connection->door->guest_port);
+	audit_event_text(event, AUDIT_FIELD_ADDRESS, connection->peer);
+	audit_event_text(event, AUDIT_FIELD_PROTOCOL, "tcp");
+	audit_event_text(event, AUDIT_FIELD_REASON, reason);
+	audit_event_number(event, AUDIT_FIELD_SENT, out->moved);
+	/* What goes to the guest's stream behind the hello. */
+	audit_event_number(event, AUDIT_FIELD_RECEIVED, in->moved);
+	audit_event_number(event, AUDIT_FIELD_DURATION_NS, now_ns() - connection->started_ns);
+	audit_event_text(event, AUDIT_FIELD_RULE, connection->door->rule);
+	send_event(forwarder);
+}
+
 /* ---- a connection's life ---------------------------------------------------------------- */
 
 static void watch_doors(struct forwarder *forwarder, bool open)
@@ -105,6 +168,7 @@ static void close_connection(struct connection *connection)
 {
 	struct forwarder *forwarder = connection->forwarder;
 
+	tell(connection);
 	for (size_t side = 0; side < SIDES; side++) {
 		struct end *end = &connection->ends[side];
 
@@ -195,6 +259,7 @@ static void end_ready(struct event_source *source, uint32_t events)
 		int answered = side == SIDE_GUEST ? read_answer(connection) : -1;
 
 		if (answered < 0) {
+			connection->reason = side == SIDE_GUEST ? "guest_refused" : "broken";
 			close_connection(connection);
 			return;
 		}
@@ -240,15 +305,37 @@ static int add_end(struct connection *connection, enum side side, int fd)
 	return error;
 }
 
+static void address_text(const struct sockaddr_storage *address, char text[INET6_ADDRSTRLEN],
+			 uint16_t *ret_port)
+{
+	bool is_v6 = address->ss_family == AF_INET6;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+
+	memcpy(&v4, address, sizeof(v4));
+	memcpy(&v6, address, sizeof(v6));
+	if (!inet_ntop(address->ss_family,
+		       is_v6 ? (const void *)&v6.sin6_addr : (const void *)&v4.sin_addr, text,
+		       INET6_ADDRSTRLEN))
+		text[0] = '\0';
+	if (ret_port)
+		*ret_port = ntohs(is_v6 ? v6.sin6_port : v4.sin_port);
+}
+
 /* Takes the host's descriptor over. */
-static void connect_both(struct forwarder *forwarder, int host_fd, uint16_t guest_port)
+static void connect_both(struct forwarder *forwarder, int host_fd, const struct door *door,
+			 const struct sockaddr_storage *peer)
 {
 	struct connection *connection = allocate(1, sizeof(*connection));
 	cleanup_fd int host = host_fd;
-	cleanup_fd int guest = dial_guest(forwarder, guest_port);
+	cleanup_fd int guest = dial_guest(forwarder, door->guest_port);
 	bool fine;
 
 	connection->forwarder = forwarder;
+	connection->door = door;
+	connection->started_ns = now_ns();
+	connection->reason = guest < 0 ? "guest_unreachable" : NULL;
+	address_text(peer, connection->peer, NULL);
 	connection->ends[SIDE_HOST].source.fd = connection->ends[SIDE_GUEST].source.fd = -1;
 	connection->next = forwarder->all;
 	if (forwarder->all)
@@ -277,15 +364,17 @@ static void door_ready(struct event_source *source, uint32_t events)
 {
 	struct door *door = (struct door *)source;
 	struct forwarder *forwarder = door->forwarder;
+	struct sockaddr_storage peer = { 0 };
+	socklen_t length = sizeof(peer);
 	const int on = 1;
 	int fd;
 
 	(void)events;
-	fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	fd = accept4(source->fd, (struct sockaddr *)&peer, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	connect_both(forwarder, fd, door->guest_port);
+	connect_both(forwarder, fd, door, &peer);
 	if (forwarder->count == PORT_FORWARD_CONNECTIONS_MAX)
 		watch_doors(forwarder, false);
 }
@@ -301,40 +390,88 @@ static void end_seen(struct event_source *source, uint32_t events)
 	forwarder->has_ended = true;
 }
 
-static int set_up(struct forwarder *forwarder, const char *socket_base,
-		  const struct forward_listener *listeners, size_t count, int end_fd)
+static void signal_seen(struct event_source *source, uint32_t events)
 {
+	struct forwarder *forwarder =
+		(struct forwarder *)((char *)source - offsetof(struct forwarder, signals));
+
+	(void)events;
+	forwarder->has_ended = true;
+}
+
+/* Connections that are there then are told to the log. */
+static int watch_signals(struct forwarder *forwarder)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	forwarder->signals = (struct event_source){
+		.ready = signal_seen,
+		.fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK),
+	};
+	if (forwarder->signals.fd < 0)
+		return -errno;
+	return event_loop_add(&forwarder->loop, &forwarder->signals, EPOLLIN);
+}
+
+static void name_door(struct door *door)
+{
+	struct sockaddr_storage address = { 0 };
+	socklen_t length = sizeof(address);
+	char text[INET6_ADDRSTRLEN] = "";
+	uint16_t port = 0;
+
+	if (getsockname(door->source.fd, (struct sockaddr *)&address, &length) == 0)
+		address_text(&address, text, &port);
+	snprintf(door->rule, sizeof(door->rule), "%s:%u:%u", text, port, door->guest_port);
+}
+
+static int set_up(struct forwarder *forwarder, const struct forward_options *options)
+{
+	const struct forward_listener *listeners = options->listeners;
+	const char *socket_base = options->socket_base;
 	int error = event_loop_init(&forwarder->loop);
 
+	forwarder->audit_fd = options->audit_fd;
 	forwarder->base.sun_family = AF_UNIX;
 	if (strlen(socket_base) >= sizeof(forwarder->base.sun_path))
 		return -ENAMETOOLONG;
 	memcpy(forwarder->base.sun_path, socket_base, strlen(socket_base) + 1);
-	for (size_t i = 0; error == 0 && i < count; i++) {
+	for (size_t i = 0; error == 0 && i < options->count; i++) {
 		struct door *door = &forwarder->doors[i];
 
 		*door = (struct door){ .source = { .ready = door_ready, .fd = listeners[i].fd },
 				       .forwarder = forwarder,
 				       .guest_port = listeners[i].guest_port };
+		name_door(door);
 		error = event_loop_add(&forwarder->loop, &door->source, EPOLLIN);
 		forwarder->door_count++;
 	}
-	forwarder->end = (struct event_source){ .ready = end_seen, .fd = end_fd };
-	if (error == 0 && end_fd >= 0)
+	forwarder->end = (struct event_source){ .ready = end_seen, .fd = options->end_fd };
+	if (error == 0)
+		error = watch_signals(forwarder);
+	if (error == 0 && options->end_fd >= 0)
 		error = event_loop_add(&forwarder->loop, &forwarder->end, EPOLLIN);
 	return error;
 }
 
-int port_forward_serve(const char *socket_base, const struct forward_listener *listeners,
-		       size_t count, int end_fd)
+int port_forward_serve(const struct forward_options *options)
 {
 	struct forwarder *forwarder = allocate(1, sizeof(*forwarder));
-	int error = set_up(forwarder, socket_base, listeners, count, end_fd);
+	int error = set_up(forwarder, options);
 
 	while (error >= 0 && !forwarder->has_ended)
 		error = event_loop_run_once(&forwarder->loop, -1);
-	while (forwarder->all)
+	while (forwarder->all) {
+		forwarder->all->reason = "session_ended";
 		close_connection(forwarder->all);
+	}
+	if (forwarder->signals.fd > 0)
+		close(forwarder->signals.fd);
 	event_loop_release(&forwarder->loop);
 	free(forwarder);
 	return error < 0 ? error : 0;

@@ -3,7 +3,11 @@
  * the guest's loopback (EGRESS_PUBLISH_PORT of wire/egress.h), bytes both ways with ends of
  * direction.
  *
- * What comes out of the guest is passed on and never looked at. Runs in a process of its own.
+ * What comes out of the guest is passed on and never looked at. Runs in a process of its own, which
+ * is locked (port_forward_lock()): it takes connections, makes them to the VMM's one socket, and
+ * can do nothing else. Each connection is one CONNECTION event of the log (wire/audit.h, operation
+ * "forward"): the address that it came from, the guest's port, and the bytes out of the guest and
+ * into it.
  */
 #ifndef CLI_PORT_FORWARD_H
 #define CLI_PORT_FORWARD_H
@@ -24,9 +28,19 @@ struct forward_listener {
 
 /* A listening socket at the forward's address, close-on-exec; -1 with *problem set. */
 int port_forward_listen(const struct port_forward *forward, struct problem *problem);
-/* Serves until `end_fd` (or -1) is readable or hung up, or a termination signal comes.
- * `socket_base` is the session's (session_files.h). 0 or a negative errno. */
-int port_forward_serve(const char *socket_base, const struct forward_listener *listeners,
-		       size_t count, int end_fd);
+struct forward_options {
+	const char *socket_base; /* the session's (session_files.h) */
+	const struct forward_listener *listeners;
+	size_t count;
+	int end_fd;   /* the end comes when it is readable or hung up; -1: none */
+	int audit_fd; /* SOCK_SEQPACKET; may be the same; -1: nothing is told */
+};
+
+/* Locks the process for port_forward_serve(), which then must be given `socket_base` as it is
+ * afterwards: relative to the working directory. 0, or a negative errno that was logged. */
+int port_forward_lock(struct forward_options *options);
+/* Serves until the end, SIGINT, SIGTERM or SIGHUP, or when the log takes no more events. 0 or a
+ * negative errno. */
+int port_forward_serve(const struct forward_options *options);
 
 #endif

@@ -2,7 +2,7 @@
  * `matchlock port-forward SESSION [HOST:]HOSTPORT:GUESTPORT...`, until it is ended or the session
  * is; and the process behind `matchlock run -p`, which is given its listening sockets:
  *
- *     matchlock port-forward --base PATH --listen-fd FD:GUESTPORT ... --end-fd FD
+ *     matchlock port-forward --base PATH --listen-fd FD:GUESTPORT ... --end-fd FD --audit-fd FD
  */
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -10,6 +10,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/port_forward.h"
+#include "cli/session_control.h"
 #include "cli/session_record.h"
 
 #include <errno.h>
@@ -17,7 +18,6 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 struct wishes {
@@ -25,6 +25,7 @@ struct wishes {
 	size_t count;
 	const char *base;
 	int end_fd;
+	int audit_fd;
 	bool help;
 };
 
@@ -58,6 +59,7 @@ static int parse_flags(int argc, char **argv, struct wishes *wishes, struct prob
 		{ "base", required_argument, NULL, 'b' },
 		{ "listen-fd", required_argument, NULL, 'l' },
 		{ "end-fd", required_argument, NULL, 'e' },
+		{ "audit-fd", required_argument, NULL, 'a' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -74,10 +76,12 @@ static int parse_flags(int argc, char **argv, struct wishes *wishes, struct prob
 			if (add_given(wishes, optarg, problem) < 0)
 				return -1;
 			break;
+		case 'a':
 		case 'e':
 			if (!parse_unsigned(optarg, 1 << 20, &fd))
-				return problem_set(problem, STATUS_USAGE, "--end-fd: not a number");
-			wishes->end_fd = (int)fd;
+				return problem_set(problem, STATUS_USAGE,
+						   "--end-fd, --audit-fd: not a number");
+			*(option == 'a' ? &wishes->audit_fd : &wishes->end_fd) = (int)fd;
 			break;
 		case 'h':
 			wishes->help = true;
@@ -89,20 +93,42 @@ static int parse_flags(int argc, char **argv, struct wishes *wishes, struct prob
 	return 0;
 }
 
-/* Readable when the session's process has ended. */
-static int watch_session(const struct session_record *record)
+/* Tells the session's log which ports these are. */
+static int attach(const struct paths *paths, const struct session_record *record, const char *rules,
+		  struct wishes *wishes, struct problem *problem)
 {
-	for (size_t i = 0; i < record->process_count; i++) {
-		if (strcmp(record->processes[i].role, "cli") == 0)
-			return (int)syscall(SYS_pidfd_open, record->processes[i].pid, 0);
-	}
-	return -1;
+	cleanup_free char *text = NULL;
+	int error = session_control_attach(paths, record, rules, &wishes->audit_fd, &text, problem);
+
+	if (error > 0)
+		return problem_set(problem, STATUS_SANDBOX, "session %s: %s", record->id,
+				   text && *text ? text : strerror(error));
+	/* It ends with the session. */
+	wishes->end_fd = wishes->audit_fd;
+	return error;
 }
 
-static int listen_all(int argc, char **argv, struct wishes *wishes, struct problem *problem)
+static int serve(const struct wishes *wishes)
 {
+	struct forward_options options = {
+		.socket_base = wishes->base,
+		.listeners = wishes->listeners,
+		.count = wishes->count,
+		.end_fd = wishes->end_fd,
+		.audit_fd = wishes->audit_fd,
+	};
+
+	return port_forward_lock(&options) < 0 || port_forward_serve(&options) < 0;
+}
+
+/* *ret_rules names them, with commas. */
+static int listen_all(int argc, char **argv, struct wishes *wishes, char **ret_rules,
+		      struct problem *problem)
+{
+	*ret_rules = text_copy("");
 	for (int i = optind + 1; i < argc; i++) {
 		struct port_forward forward;
+		char *rules;
 		int fd;
 
 		if (port_forward_parse(argv[i], &forward, problem) < 0)
@@ -111,6 +137,10 @@ static int listen_all(int argc, char **argv, struct wishes *wishes, struct probl
 		if (fd >= 0)
 			fprintf(stderr, "matchlock: %s port %u goes to the guest's port %u\n",
 				forward.address, forward.host_port, forward.guest_port);
+		rules = text_printf("%s%s%s:%u:%u", *ret_rules, **ret_rules ? "," : "",
+				    forward.address, forward.host_port, forward.guest_port);
+		free(*ret_rules);
+		*ret_rules = rules;
 		free(forward.address);
 		if (fd < 0 || add_listener(wishes, fd, forward.guest_port, problem) < 0)
 			return -1;
@@ -122,6 +152,7 @@ static int forward_session(int argc, char **argv, const struct paths *paths, str
 {
 	cleanup_record struct session_record record = { 0 };
 	cleanup_free char *base = NULL;
+	cleanup_free char *rules = NULL;
 	struct problem problem;
 
 	if (argc - optind < 2)
@@ -140,15 +171,16 @@ static int forward_session(int argc, char **argv, const struct paths *paths, str
 			record.id);
 		return 1;
 	}
-	wishes->end_fd = watch_session(&record);
-	if (listen_all(argc, argv, wishes, &problem) < 0)
+	if (listen_all(argc, argv, wishes, &rules, &problem) < 0 ||
+	    attach(paths, &record, rules, wishes, &problem) < 0)
 		return command_problem(&problem);
-	return port_forward_serve(base, wishes->listeners, wishes->count, wishes->end_fd) < 0;
+	wishes->base = base;
+	return serve(wishes);
 }
 
 int command_port_forward(int argc, char **argv, const struct paths *paths)
 {
-	struct wishes wishes = { .end_fd = -1 };
+	struct wishes wishes = { .end_fd = -1, .audit_fd = -1 };
 	struct problem problem;
 
 	if (parse_flags(argc, argv, &wishes, &problem) < 0)
@@ -157,5 +189,5 @@ int command_port_forward(int argc, char **argv, const struct paths *paths)
 		return command_help("port-forward");
 	if (!wishes.base)
 		return forward_session(argc, argv, paths, &wishes);
-	return port_forward_serve(wishes.base, wishes.listeners, wishes.count, wishes.end_fd) < 0;
+	return serve(&wishes);
 }

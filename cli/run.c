@@ -192,14 +192,16 @@ static void announce_engine(struct run *run)
 				"boundary (-q hides this)\n");
 }
 
-/* `matchlock allow`: the broker decides, the log is told. */
+/* `matchlock allow`: the broker decides, the log is told; as it is of `matchlock port-forward`. */
 static int answer_control(void *context, enum proxy_control_type type, const char *text,
 			  char **ret_text)
 {
 	struct run *run = context;
 	struct audit_event *event = &run->vm.event;
 	struct problem problem;
-	int error = proxy_daemon_ask(&run->vm.proxy, type, text, ret_text, &problem);
+	int error = type == PROXY_CONTROL_FORWARD
+			    ? 0
+			    : proxy_daemon_ask(&run->vm.proxy, type, text, ret_text, &problem);
 
 	if (error < 0) {
 		*ret_text = text_copy(problem.text);
@@ -208,11 +210,20 @@ static int answer_control(void *context, enum proxy_control_type type, const cha
 	if (error == 0 && type != PROXY_CONTROL_ALLOW_LIST) {
 		audit_event_begin(event, AUDIT_GRANT);
 		audit_event_text(event, AUDIT_FIELD_OPERATION,
-				 type == PROXY_CONTROL_ALLOW_ADD ? "allow" : "withdraw");
+				 type == PROXY_CONTROL_FORWARD	   ? "forward"
+				 : type == PROXY_CONTROL_ALLOW_ADD ? "allow"
+								   : "withdraw");
 		audit_event_text(event, AUDIT_FIELD_RULE, text);
 		session_vm_tell(&run->vm);
 	}
 	return error;
+}
+
+static void tell_control(void *context, const void *event, size_t length)
+{
+	struct run *run = context;
+
+	session_vm_pass_on(&run->vm, event, length);
 }
 
 static void control_ready(void *context, struct pollfd *watches, size_t count)
@@ -234,6 +245,7 @@ static int connect_command(struct run *run, struct exec_loop *loop, struct probl
 	for (size_t i = 0; i < placeholders->count; i++)
 		environment_add(&run->plan.environment, placeholders->items[i]);
 	run->control.answer = answer_control;
+	run->control.tell = tell_control;
 	run->control.context = run;
 	loop->watches = run->control.watches;
 	loop->watch_count = SESSION_CONTROL_WATCHES;
@@ -436,6 +448,7 @@ static void end_session(struct run *run)
 	struct problem problem;
 	bool orderly = run->ran && run->result.kind != EXEC_RESULT_LOST;
 
+	session_control_finish(&run->control);
 	if (session_vm_stop(&run->vm, orderly, &problem) < 0)
 		sandbox_failed(run, &problem);
 	if (wants_rollback(run))

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "wire/audit.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,6 +13,8 @@
 #include <unistd.h>
 
 #define ANSWER_TIMEOUT_MS 20000
+/* Between two events of a peer that stays, at the end. */
+#define FINISH_TIMEOUT_MS 500
 
 static int set_address(struct sockaddr_un *address, const char *runtime, struct problem *problem)
 {
@@ -88,26 +91,62 @@ static void accept_peer(struct session_control *control)
 	close(fd);
 }
 
-static void answer_peer(struct session_control *control, int fd)
+static size_t count_staying(const struct session_control *control)
+{
+	size_t count = 0;
+
+	for (size_t i = 1; i < SESSION_CONTROL_WATCHES; i++)
+		count += control->stays[i] ? 1 : 0;
+	return count;
+}
+
+/* False when the peer is to be hung up on. */
+static bool take_event(struct session_control *control, int fd)
+{
+	cleanup_free uint8_t *buffer = allocate(1, AUDIT_EVENT_MAX);
+	struct audit_event_view view;
+	ssize_t count = recv(fd, buffer, AUDIT_EVENT_MAX, MSG_DONTWAIT | MSG_TRUNC);
+
+	if (count < 0)
+		return errno == EAGAIN || errno == EINTR;
+	if (count == 0 || count > AUDIT_EVENT_MAX ||
+	    audit_event_decode(buffer, (size_t)count, &view) < 0 ||
+	    (view.kind != AUDIT_CONNECTION && view.kind != AUDIT_JAIL))
+		return false;
+	if (control->tell)
+		control->tell(control->context, buffer, (size_t)count);
+	return true;
+}
+
+/* True when the peer stays. */
+static bool answer_peer(struct session_control *control, int fd)
 {
 	cleanup_free uint8_t *buffer = allocate(1, PROXY_CONTROL_MAX);
 	cleanup_free char *text = NULL;
 	struct proxy_control question;
 	struct proxy_control result = { .type = PROXY_CONTROL_RESULT };
+	bool is_forward;
 	ssize_t count = recv(fd, buffer, PROXY_CONTROL_MAX, MSG_DONTWAIT);
 	size_t length;
 
 	if (count <= 0 || proxy_control_decode(buffer, (size_t)count, &question) < 0 ||
 	    (question.type != PROXY_CONTROL_ALLOW_ADD &&
 	     question.type != PROXY_CONTROL_ALLOW_REMOVE &&
-	     question.type != PROXY_CONTROL_ALLOW_LIST))
-		return;
-	result.error =
-		(uint32_t)control->answer(control->context, question.type, question.text, &text);
+	     question.type != PROXY_CONTROL_ALLOW_LIST && question.type != PROXY_CONTROL_FORWARD))
+		return false;
+	is_forward = question.type == PROXY_CONTROL_FORWARD;
+	if (is_forward && count_staying(control) >= SESSION_CONTROL_FORWARDS_MAX) {
+		result.error = EMFILE;
+		text = text_copy("too many processes forward ports to the session");
+	} else {
+		result.error = (uint32_t)control->answer(control->context, question.type,
+							 question.text, &text);
+	}
 	result.text = text;
 	length = proxy_control_encode(buffer, PROXY_CONTROL_MAX, &result);
 	/* Who does not wait for the answer does without. */
-	(void)send(fd, buffer, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return send(fd, buffer, length, MSG_DONTWAIT | MSG_NOSIGNAL) > 0 && is_forward &&
+	       result.error == 0;
 }
 
 void session_control_turn(struct session_control *control)
@@ -115,11 +154,28 @@ void session_control_turn(struct session_control *control)
 	for (size_t i = 1; i < SESSION_CONTROL_WATCHES; i++) {
 		if (!control->watches[i].revents)
 			continue;
-		answer_peer(control, control->watches[i].fd);
-		close_watch(&control->watches[i]);
+		control->stays[i] = control->stays[i]
+					    ? take_event(control, control->watches[i].fd)
+					    : answer_peer(control, control->watches[i].fd);
+		if (!control->stays[i])
+			close_watch(&control->watches[i]);
 	}
 	if (control->watches[0].revents)
 		accept_peer(control);
+}
+
+void session_control_finish(struct session_control *control)
+{
+	close_watch(&control->watches[0]);
+	for (size_t i = 1; i < SESSION_CONTROL_WATCHES; i++) {
+		if (control->stays[i])
+			shutdown(control->watches[i].fd, SHUT_WR);
+		else
+			close_watch(&control->watches[i]);
+	}
+	while (count_staying(control) > 0 &&
+	       poll(control->watches, SESSION_CONTROL_WATCHES, FINISH_TIMEOUT_MS) > 0)
+		session_control_turn(control);
 }
 
 void session_control_release(struct session_control *control)
@@ -130,9 +186,10 @@ void session_control_release(struct session_control *control)
 
 /* ---- the other side --------------------------------------------------------------------- */
 
-int session_control_ask(const struct paths *paths, const struct session_record *record,
-			enum proxy_control_type type, const char *text, char **ret_text,
-			struct problem *problem)
+/* *ret_fd is the connection. */
+static int ask(const struct paths *paths, const struct session_record *record,
+	       enum proxy_control_type type, const char *text, int *ret_fd, char **ret_text,
+	       struct problem *problem)
 {
 	cleanup_free char *runtime = text_printf("%s/%s", paths->runtime, record->id);
 	cleanup_free uint8_t *buffer = allocate(1, PROXY_CONTROL_MAX);
@@ -161,5 +218,21 @@ int session_control_ask(const struct paths *paths, const struct session_record *
 		return problem_set(problem, STATUS_SANDBOX, "session %s does not answer",
 				   record->id);
 	*ret_text = text_copy(answer.text);
+	*ret_fd = steal_fd(&fd);
 	return (int)answer.error;
+}
+
+int session_control_ask(const struct paths *paths, const struct session_record *record,
+			enum proxy_control_type type, const char *text, char **ret_text,
+			struct problem *problem)
+{
+	cleanup_fd int fd = -1;
+
+	return ask(paths, record, type, text, &fd, ret_text, problem);
+}
+
+int session_control_attach(const struct paths *paths, const struct session_record *record,
+			   const char *text, int *ret_fd, char **ret_text, struct problem *problem)
+{
+	return ask(paths, record, PROXY_CONTROL_FORWARD, text, ret_fd, ret_text, problem);
 }

@@ -26,10 +26,11 @@
 #define FILES_TIMEOUT_MS 120000 /* the undo log's last fsync */
 #define AUDIT_TIMEOUT_MS 60000
 #define PROXY_TIMEOUT_MS 10000
+#define FORWARDER_TIMEOUT_MS 2000
 #define GUEST_CID "3"
 
 /* Who writes to the log: the file server, this process, the VMM, and the broker if there is one. */
-#define SOURCES 4
+#define SOURCES 5
 
 static const char *const verbosity_flags[] = { "-q", NULL, "-v", "--debug" };
 
@@ -58,6 +59,12 @@ void session_vm_tell(struct session_vm *vm)
 		return;
 	/* A log that is gone ends the session by way of its process; nothing to add here. */
 	if (send(vm->audit_socket, data, length, MSG_NOSIGNAL) < 0)
+		log_debug("audit: %s", strerror(errno));
+}
+
+void session_vm_pass_on(struct session_vm *vm, const void *event, size_t length)
+{
+	if (vm->audit_socket >= 0 && send(vm->audit_socket, event, length, MSG_NOSIGNAL) < 0)
 		log_debug("audit: %s", strerror(errno));
 }
 
@@ -144,6 +151,7 @@ static int start_audit(struct session_vm *vm, const struct plan *plan,
 {
 	cleanup_list struct text_list arguments = { 0 };
 	int kept[1 + SOURCES];
+	size_t count = 0;
 	cleanup_fd int directory_fd =
 		open(vm->files.directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
@@ -153,16 +161,17 @@ static int start_audit(struct session_vm *vm, const struct plan *plan,
 	text_list_add(&arguments, "matchlock-audit");
 	text_list_add(&arguments, "serve");
 	argument_number(&arguments, "--directory-fd", directory_fd);
-	kept[0] = directory_fd;
+	kept[count++] = directory_fd;
 	for (size_t i = 0; i < source_count; i++) {
-		kept[1 + i] = sources[i];
+		if (sources[i] < 0)
+			continue;
+		kept[count++] = sources[i];
 		argument_number(&arguments, "--source-fd", sources[i]);
 	}
 	text_list_add(&arguments, "--policy-first");
 	argument_text(&arguments, "--session", plan->id);
 	return child_start_daemon(&vm->audit, paths, "matchlock-audit", &arguments,
-				  verbosity_flags[options->verbosity], kept, 1 + source_count,
-				  problem);
+				  verbosity_flags[options->verbosity], kept, count, problem);
 }
 
 static int start_proxy(struct session_vm *vm, const struct plan *plan,
@@ -184,16 +193,21 @@ static int start_proxy(struct session_vm *vm, const struct plan *plan,
 
 /* Before the VM starts: a port that is taken is told at once. */
 static int start_forwarder(struct session_vm *vm, const struct run_options *options,
-			   const struct paths *paths, struct problem *problem)
+			   const struct paths *paths, int *ret_audit, struct problem *problem)
 {
 	const struct network_options *network = &options->network;
 	cleanup_list struct text_list arguments = { 0 };
-	int fds[NETWORK_FORWARDS_MAX];
+	cleanup_fd int audit_fd = -1;
+	cleanup_fd int end_fd = -1;
+	int fds[NETWORK_FORWARDS_MAX + 2];
 	size_t count = 0;
 	int result = 0;
 
 	if (network->forward_count == 0)
 		return 0;
+	if (make_pair(SOCK_SEQPACKET, ret_audit, &audit_fd, problem) < 0 ||
+	    make_pair(SOCK_SEQPACKET, &vm->forwarder_end, &end_fd, problem) < 0)
+		return -1;
 	text_list_add(&arguments, "matchlock");
 	text_list_add(&arguments, "port-forward");
 	argument_text(&arguments, "--base", vm->files.socket_base);
@@ -207,9 +221,13 @@ static int start_forwarder(struct session_vm *vm, const struct run_options *opti
 		text_list_take(&arguments, text_printf("%d:%u", fds[count],
 						       network->forwards[count].guest_port));
 	}
+	argument_number(&arguments, "--audit-fd", audit_fd);
+	argument_number(&arguments, "--end-fd", end_fd);
+	fds[count] = audit_fd;
+	fds[count + 1] = end_fd;
 	if (result == 0)
 		result = child_start_daemon(&vm->forwarder, paths, "matchlock", &arguments, NULL,
-					    fds, count, problem);
+					    fds, count + 2, problem);
 	for (size_t i = 0; i < count; i++)
 		close(fds[i]);
 	return result;
@@ -279,8 +297,8 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 			 const struct guest_kernel *kernel, struct session_record *record,
 			 struct problem *problem)
 {
-	int sources[SOURCES] = { -1, -1, -1, -1 };
-	size_t source_count = plan->has_network ? SOURCES : SOURCES - 1;
+	int sources[SOURCES] = { -1, -1, -1, -1, -1 };
+	size_t source_count = SOURCES;
 	int fsserver_audit = -1;
 	int proxy_audit = -1;
 	int result = -1;
@@ -292,7 +310,7 @@ static int start_daemons(struct session_vm *vm, const struct plan *plan,
 		goto out;
 	if (plan->has_network && make_pair(SOCK_SEQPACKET, &sources[3], &proxy_audit, problem) < 0)
 		goto out;
-	if (start_forwarder(vm, options, paths, problem) < 0)
+	if (start_forwarder(vm, options, paths, &sources[4], problem) < 0)
 		goto out;
 	if (memory_window_make(plan->memory_mib, &vm->memory, problem) < 0 ||
 	    start_vmm(vm, plan, options, paths, kernel, plan->engine, problem) < 0)
@@ -592,6 +610,7 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		.fsserver_control = -1,
 		.audit_socket = -1,
 		.secrets_fd = -1,
+		.forwarder_end = -1,
 		.watch_fd = -1,
 		.signal_fd = -1,
 	};
@@ -648,7 +667,9 @@ int session_vm_stop(struct session_vm *vm, bool orderly, struct problem *problem
 	cleanup_free char *end = NULL;
 	bool was_dead = vm->fsserver.pid && child_poll(&vm->fsserver);
 
-	child_kill(&vm->forwarder);
+	close_and_forget(&vm->forwarder_end);
+	if (vm->forwarder.pid && !child_wait(&vm->forwarder, FORWARDER_TIMEOUT_MS))
+		child_kill(&vm->forwarder);
 	stop_guest(vm, orderly && !was_dead);
 	proxy_daemon_finish(&vm->proxy);
 	if (vm->proxy.child.pid && !child_wait(&vm->proxy.child, PROXY_TIMEOUT_MS)) {
@@ -711,6 +732,7 @@ void session_vm_release(struct session_vm *vm)
 		agent_client_destroy(vm->client);
 	vm->client = NULL;
 	drop_spares(vm);
+	close_and_forget(&vm->forwarder_end);
 	close_and_forget(&vm->vmm_control);
 	close_and_forget(&vm->fsserver_control);
 	close_and_forget(&vm->audit_socket);

@@ -46,6 +46,7 @@ struct session_vm {
 	struct proxy_daemon proxy; /* with a network */
 	int secrets_fd;		   /* until the broker has them */
 	struct child forwarder;	   /* with -p; cli/port_forward.h */
+	int forwarder_end;	   /* its closing ends that */
 	int vmm_control;	   /* SOCK_SEQPACKET */
 	int fsserver_control;	   /* stream */
 	int audit_socket;	   /* our own sending end */
@@ -87,5 +88,7 @@ char *session_vm_casualty(struct session_vm *vm);
 
 /* Sends the event that was built in vm->event. */
 void session_vm_tell(struct session_vm *vm);
+/* The same for an event that another process made. */
+void session_vm_pass_on(struct session_vm *vm, const void *event, size_t length);
 
 #endif

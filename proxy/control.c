@@ -70,6 +70,7 @@ static int answer(struct control *control, const struct proxy_control *message)
 	case PROXY_CONTROL_PLACEHOLDER:
 	case PROXY_CONTROL_READY:
 	case PROXY_CONTROL_RESULT:
+	case PROXY_CONTROL_FORWARD:
 	default:
 		return -EBADMSG;
 	}

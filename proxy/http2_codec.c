@@ -349,7 +349,8 @@ static void skip_head(struct http_leg *base)
 	if (leg->waiting_count == 0)
 		return;
 	leg->waiting_count--;
-	memmove(leg->waiting, leg->waiting + 1, leg->waiting_count * sizeof(leg->waiting[0]));
+	for (size_t i = 0; i < leg->waiting_count; i++)
+		leg->waiting[i] = leg->waiting[i + 1];
 	show_head(leg, next);
 }
 

@@ -51,6 +51,7 @@ static int judge(const struct proxy_control *message)
 	case PROXY_CONTROL_READY:
 	case PROXY_CONTROL_ALLOW_ADD:
 	case PROXY_CONTROL_ALLOW_REMOVE:
+	case PROXY_CONTROL_FORWARD:
 		return !named && worded ? 0 : -EBADMSG;
 	case PROXY_CONTROL_RESULT:
 		return !named ? 0 : -EBADMSG;

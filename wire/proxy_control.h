@@ -28,6 +28,9 @@ enum proxy_control_type {
 	PROXY_CONTROL_ALLOW_ADD = 64, /* text: pattern */
 	PROXY_CONTROL_ALLOW_REMOVE = 65,
 	PROXY_CONTROL_ALLOW_LIST = 66,
+	/* `matchlock port-forward` to the session (cli/session_control.h), never to the broker;
+	 * text: the ports, for the log */
+	PROXY_CONTROL_FORWARD = 67,
 };
 
 struct proxy_control {

@@ -207,6 +207,12 @@ shows "and denials" '"host":"denied.test".*"path":"/secret/path"' --denied --hos
 shows "and connections that nobody looked into" '"host":"raw.test"' --kind connection
 shows "and what was allowed meanwhile" '"operation":"allow","rule":"later.test' --kind grant
 shows "and the port" '"operation":"forward","rule":"127.0.0.1:'"$published"':8000"' --kind grant
+shows "and that of matchlock port-forward" '"operation":"forward","rule":"127.0.0.1:'"$forwarded"':8000"' --kind grant
+for port in "$published" "$forwarded"; do
+	shows "and a connection to it" \
+		'"operation":"forward".*"rule":"127.0.0.1:'"$port"':8000"|"rule":"127.0.0.1:'"$port"':8000".*"operation":"forward"' --kind connection
+done
+shows "and how the processes that forward are locked" '"component":"port-forward".*seccomp' --kind jail
 
 # ---- without a network nothing of it is there --------------------------------------------------------
 "$matchlock" run --engine "${MATCHLOCK_ENGINE:-auto}" --name dry -- bash -c \

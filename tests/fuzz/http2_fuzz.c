@@ -147,6 +147,7 @@ static void exchange_bytes(struct http2_codec *codec, int fd, const uint8_t *dat
 	for (size_t at = 0; at < size && !codec->is_over; at += step) {
 		must(send(fd, data + at, MIN_OF(step, size - at), MSG_NOSIGNAL) > 0);
 		codec->stream->can_read = true;
+		codec->stream->is_drained = false;
 		http2_codec_turn(codec);
 		while (recv(fd, waste, sizeof(waste), MSG_DONTWAIT) > 0) {
 		}
@@ -174,6 +175,7 @@ static void run(enum http2_role role, const uint8_t *data, size_t size, size_t s
 	exchange_bytes(&codec, pair[1], data, size, step);
 	close(pair[1]);
 	stream.can_read = true;
+	stream.is_drained = false;
 	http2_codec_turn(&codec);
 	/* A server's legs have all failed and were ended. */
 	if (asked)
