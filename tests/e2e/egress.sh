@@ -108,7 +108,7 @@ YAML
 key=$(sed -n 2p "$work/client.key")
 run() { # the secret is in this process' environment alone, and in no argument
 	export API_KEY=$secret
-	exec timeout 600 "$matchlock" run --engine "${MATCHLOCK_ENGINE:-auto}" --name egress \
+	exec timeout 1200 "$matchlock" run --engine "${MATCHLOCK_ENGINE:-auto}" --name egress \
 		--allow-host "web.test:$http,tls.test:$https" --allow-host "tcp://raw.test:$raw" \
 		--secret "API_KEY@tls.test:$https" --upstream-ca "$work/ca.pem" \
 		--add-host web.test:127.0.0.1 --add-host tls.test:127.0.0.1 --add-host raw.test:127.0.0.1 \
@@ -121,7 +121,7 @@ session_pid=$!
 
 await() { # NAME: until the guest has made it
 	local i
-	for ((i = 0; i < 4000; i++)); do
+	for ((i = 0; i < 9000; i++)); do
 		[ ! -e "$work/shared/$1" ] || return 0
 		kill -0 "$session_pid" 2>/dev/null || return 1
 		sleep 0.1

@@ -16,8 +16,12 @@ CERTIFICATE = 6  # SECRET_CLIENT_CERTIFICATE
 
 
 def contents(path):
-    with open(path, "rb") as file:
-        return file.read()
+    """Nothing where the kernel keeps it even from the process's own user."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except PermissionError:
+        return b""
 
 
 def serve(connection):
