@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # This project, built inside the VM on a real workspace; what was built runs there and on the host.
-# Without optimizing, for the compiler may be emulated and would take twice as long; MATCHLOCK_BRIEF=1
-# builds one program alone, MATCHLOCK_LONG=1 what users get.
+# Without optimizing and what debuggers need, for the compiler may be emulated and would take more than
+# twice as long; MATCHLOCK_BRIEF=1 builds one program alone, MATCHLOCK_LONG=1 what users get.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/e2e/lib/engine.sh
@@ -13,7 +13,7 @@ use_engine "$scratch"
 git clone -q . "$scratch/project"
 cd "$scratch/project" || exit 1
 
-goal="make -j2 VARIANT=debug" program=build/debug/matchlock arguments=version
+goal="make -j2 VARIANT=debug FLAGS_debug=-O0" program=build/debug/matchlock arguments=version
 if [ -n "${MATCHLOCK_BRIEF:-}" ]; then
 	goal+=" build/debug/matchlock-audit" program=build/debug/matchlock-audit arguments=--help
 elif [ -n "${MATCHLOCK_LONG:-}" ]; then

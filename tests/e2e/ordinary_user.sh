@@ -57,8 +57,9 @@ run_as_user() # ARGUMENT... of tests/run.sh
 		bash -c 'cd "$HOME/tree" && tests/run.sh "$@"' user "$@"
 }
 
-# Long ones first, for two run at once.
-tests=(workloads main_job build_inside files guest_boot vsock pipes pty)
+# Two run at once, the long ones first, and before them, alone, those that keep two processors busy.
+alone=(workloads build_inside)
+tests=("${alone[@]}" main_job egress files guest_boot vsock pipes pty)
 for test in tests/e2e/*.sh; do
 	test=$(basename "$test" .sh)
 	case " ${tests[*]} ordinary_user trimmed_kernel " in *" $test "*) ;; *) tests+=("$test") ;; esac
@@ -87,6 +88,7 @@ for ((i = 0; i < ${#tests[@]}; i++)); do
 		wait -n
 	done
 	play $((i + 1)) "${tests[i]}" &
+	case " ${alone[*]} " in *" ${tests[i]} "*) wait ;; esac
 done
 wait
 echo "1..${#tests[@]}"
