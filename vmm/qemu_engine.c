@@ -156,6 +156,7 @@ static int qemu_kvm_probe(char *why, size_t size)
  */
 
 struct command {
+	const char *program; /* borrowed; the first of the arguments */
 	const char *arguments[ARGUMENTS_MAX + 1];
 	size_t count;
 	char *kernel_command_line;
@@ -235,6 +236,7 @@ static int command_build(const struct engine_config *config, const struct accele
 	    asprintf(&command->memory, "%uM", config->memory_mib) < 0 ||
 	    asprintf(&command->cpus, "%u", config->cpus) < 0)
 		return -ENOMEM;
+	command->program = program;
 	add(command, program);
 	add(command, "-nodefaults");
 	add(command, "-no-user-config");
@@ -434,7 +436,7 @@ static _Noreturn void run_child(const struct engine_config *config,
 
 	/* The terminal's signals are not for QEMU, which would end on them. */
 	(void)setsid();
-	r = confine(config, accelerator, command->arguments[0], &report);
+	r = confine(config, accelerator, command->program, &report);
 	if (r < 0)
 		child_fail("confining QEMU", r);
 	/* The descriptors of the path rules. */
@@ -447,7 +449,7 @@ static _Noreturn void run_child(const struct engine_config *config,
 		child_fail("following the parent", r);
 	length = jail_report_text(&report, text, sizeof(text));
 	(void)write_full(CHILD_STATUS, text, length);
-	execve(command->arguments[0], (char *const *)(uintptr_t)command->arguments,
+	execve(command->program, (char *const *)(uintptr_t)command->arguments,
 	       (char *const *)(uintptr_t)environment);
 	child_fail("starting QEMU", -errno);
 }
@@ -557,11 +559,11 @@ static int start(const struct engine_config *config, const struct accelerator *a
 	int r;
 
 	r = find_qemu(program);
-	if (r == 0)
+	if (r >= 0)
 		r = command_build(config, accelerator, program, &command);
-	if (r == 0)
+	if (r >= 0)
 		r = channels_open(&channels);
-	if (r == 0)
+	if (r >= 0)
 		r = memory = open_memory(config);
 	if (r < 0)
 		(void)snprintf(why, size, "cannot prepare QEMU: %s", strerror(-r));
