@@ -289,12 +289,11 @@ rm -r "$tree/flood"
 # Round trips, on a fresh mount: what was done above, and here, has the host's kernel still reporting.
 cd "$scratch" || exit 1
 stop
-mkdir "$tree/listed" && for i in 1 2 3 4 5 6 7 8; do echo "$i" >"$tree/listed/$i"; done
+mkdir "$tree/trips" "$tree/listed" && for i in 1 2 3 4 5 6 7 8; do echo "$i" >"$tree/listed/$i"; done
 start rw
-mkdir "$mount/trips"
 soon "a directory to count in" test -d "$mount/listed"
 ls -l "$mount/listed" >/dev/null
-sleep 0.3
+sleep 1
 check "open, read, close of a small file in a listed directory: 1 round trip" \
 	at_most 1 sh -c 'exec 3<"$0"; read -r x <&3; exec 3<&-' "$mount/listed/1"
 check "reading the other seven takes at most three more" \
