@@ -286,14 +286,14 @@ soon "after a flood of changes: new content" grep -qx new "$mount/late/file"
 check "and what the flood was of" diff <(ls "$tree/flood") <(ls "$mount/flood")
 rm -r "$tree/flood"
 
-# Round trips, on a fresh mount: what was done above, and here, has the host's kernel still reporting.
+# Round trips, on a fresh mount: what was done above has the host's kernel still reporting.
 cd "$scratch" || exit 1
 stop
-mkdir "$tree/trips" "$tree/listed" && for i in 1 2 3 4 5 6 7 8; do echo "$i" >"$tree/listed/$i"; done
 start rw
+mkdir "$mount/trips" "$tree/listed" && for i in 1 2 3 4 5 6 7 8; do echo "$i" >"$tree/listed/$i"; done
 soon "a directory to count in" test -d "$mount/listed"
 ls -l "$mount/listed" >/dev/null
-sleep 1
+sleep 0.3
 check "open, read, close of a small file in a listed directory: 1 round trip" \
 	at_most 1 sh -c 'exec 3<"$0"; read -r x <&3; exec 3<&-' "$mount/listed/1"
 check "reading the other seven takes at most three more" \
