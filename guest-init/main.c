@@ -8,8 +8,7 @@
  * prepares CONFIG, the modules for files and for devices that are there. With CONFIG the file
  * daemon starts first, for it has the longest way, and clock, entropy and loopback are set
  * meanwhile. Then the root is put together, processors that wait for it are started, CONFIGURED is
- * sent, and the exec server runs until the
- * host says SHUTDOWN or is gone.
+ * sent, and the exec server runs until the host says SHUTDOWN or is gone.
  *
  * Whatever happens ends in a power-off: a guest without its host has nothing to do. What went
  * wrong is told to the host as FAILED, and on the console.

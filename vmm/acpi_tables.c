@@ -105,6 +105,12 @@ static void write_zeros(struct byte_writer *writer, size_t count)
 		memset(bytes, 0, count);
 }
 
+/* As far as the block itself is aligned. */
+static void align(struct byte_writer *writer, size_t grain)
+{
+	write_zeros(writer, (grain - writer->length % grain) % grain);
+}
+
 static uint8_t checksum(const uint8_t *bytes, size_t length)
 {
 	uint8_t sum = 0;
@@ -123,7 +129,7 @@ static size_t table_begin(struct tables *tables, const char signature[5], uint8_
 	struct byte_writer *writer = &tables->writer;
 	size_t start;
 
-	write_zeros(writer, (TABLE_ALIGNMENT - writer->length % TABLE_ALIGNMENT) % TABLE_ALIGNMENT);
+	align(writer, TABLE_ALIGNMENT);
 	start = writer->length;
 	byte_writer_bytes(writer, signature, 4);
 	byte_writer_u32(writer, 0); /* length: table_end() */
@@ -173,7 +179,7 @@ static uint64_t write_facs(struct tables *tables)
 	struct byte_writer *writer = &tables->writer;
 	size_t start;
 
-	write_zeros(writer, (FACS_ALIGNMENT - writer->length % FACS_ALIGNMENT) % FACS_ALIGNMENT);
+	align(writer, FACS_ALIGNMENT);
 	start = writer->length;
 	byte_writer_bytes(writer, "FACS", 4);
 	byte_writer_u32(writer, FACS_LENGTH);

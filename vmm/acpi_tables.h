@@ -32,6 +32,11 @@ struct acpi_machine {
 
 #define ACPI_POWER_PORT 0x606
 
+/* Where microvm's tables go: a PC has its graphics card's memory there. Here it is the guest's, its
+ * firmware reserves it, and neither uses it. */
+#define ACPI_MICROVM_ADDRESS 0xb0000
+#define ACPI_MICROVM_MAX 0x2000
+
 extern const struct acpi_machine acpi_own_machine;     /* of kvm_engine.c: platform.h */
 extern const struct acpi_machine acpi_microvm_machine; /* QEMU's, with acpi=off */
 

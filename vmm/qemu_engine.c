@@ -58,10 +58,6 @@
 #define QEMU_PROGRAM "qemu-system-x86_64"
 #define ARGUMENTS_MAX 64
 
-/* Where a PC has its graphics card's memory. Here it is the guest's, its firmware reserves it, and
- * neither uses it. */
-#define TABLES_ADDRESS 0xb0000
-#define TABLES_MAX 0x2000
 #define TEXT(number) TEXT_OF(number)
 #define TEXT_OF(number) #number
 #define POWER_PORT TEXT(ACPI_POWER_PORT)
@@ -215,7 +211,7 @@ static int format_command_line(const struct engine_config *config,
 			"mitigations=off "
 			"cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
 			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1%s%s",
-			clock, accelerator->is_emulator ? timer : "", window, TABLES_ADDRESS,
+			clock, accelerator->is_emulator ? timer : "", window, ACPI_MICROVM_ADDRESS,
 			config->append ? " " : "", config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
@@ -293,9 +289,9 @@ static int open_memory(const struct engine_config *config)
 		.cpus = config->cpus,
 		.virtio_devices = 1,
 	};
-	uint8_t tables[TABLES_MAX];
+	uint8_t tables[ACPI_MICROVM_MAX];
 	size_t length;
-	int r = acpi_tables_build(&setup, TABLES_ADDRESS, tables, sizeof(tables), &length);
+	int r = acpi_tables_build(&setup, ACPI_MICROVM_ADDRESS, tables, sizeof(tables), &length);
 	cleanup_fd int memory = -1;
 
 	if (r < 0)
@@ -306,7 +302,7 @@ static int open_memory(const struct engine_config *config)
 		memory = -errno;
 	if (memory < 0)
 		return memory;
-	if (pwrite(memory, tables, length, TABLES_ADDRESS) != (ssize_t)length)
+	if (pwrite(memory, tables, length, ACPI_MICROVM_ADDRESS) != (ssize_t)length)
 		return -EIO;
 	return steal_fd(&memory);
 }

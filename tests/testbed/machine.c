@@ -3,8 +3,8 @@
  *
  * Executes QEMU for its microvm machine with ACPI tables of ours: so that the guest's timer is one
  * of known speed, as vmm/qemu_engine.c explains. Makes MIB of memory that holds the tables, as the
- * program's descriptor 9. The guest needs acpi_rsdp=0xb0000, the machine acpi=off and a memory
- * backend of mem-path=/proc/self/fd/9.
+ * program's descriptor 9. The guest needs acpi_rsdp=ACPI_MICROVM_ADDRESS, the machine acpi=off and
+ * a memory backend of mem-path=/proc/self/fd/9.
  */
 #include "base/io.h"
 #include "vmm/acpi_tables.h"
@@ -16,7 +16,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define TABLES_ADDRESS 0xb0000
 #define MEMORY_FD 9
 
 static unsigned number(const char *text)
@@ -33,7 +32,7 @@ static unsigned number(const char *text)
 
 int main(int argc, char **argv)
 {
-	static uint8_t tables[0x2000];
+	static uint8_t tables[ACPI_MICROVM_MAX];
 	struct acpi_setup setup = { .machine = &acpi_microvm_machine };
 	size_t length;
 	int memory, r;
@@ -44,7 +43,7 @@ int main(int argc, char **argv)
 	}
 	setup.cpus = number(argv[1]);
 	setup.virtio_devices = number(argv[2]);
-	r = acpi_tables_build(&setup, TABLES_ADDRESS, tables, sizeof(tables), &length);
+	r = acpi_tables_build(&setup, ACPI_MICROVM_ADDRESS, tables, sizeof(tables), &length);
 	if (r < 0) {
 		fprintf(stderr, "machine: no tables for %s processors and %s devices: %s\n",
 			argv[1], argv[2], strerror(-r));
@@ -52,7 +51,7 @@ int main(int argc, char **argv)
 	}
 	memory = memfd_create("testbed", 0);
 	if (memory < 0 || ftruncate(memory, (off_t)number(argv[3]) << 20) < 0 ||
-	    pwrite(memory, tables, length, TABLES_ADDRESS) != (ssize_t)length ||
+	    pwrite(memory, tables, length, ACPI_MICROVM_ADDRESS) != (ssize_t)length ||
 	    dup2(memory, MEMORY_FD) < 0 || set_close_on_exec(memory, memory != MEMORY_FD) < 0) {
 		fprintf(stderr, "machine: cannot make the memory: %s\n", strerror(errno));
 		return 125;
