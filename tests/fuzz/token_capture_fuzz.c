@@ -49,34 +49,41 @@ static int run(struct secret_store *store, const uint8_t *data, size_t length, s
 	return result;
 }
 
+static int is_same_kind(const json_t *a, const json_t *b);
+
+/* A key may hold a secret's value too, and then reads otherwise afterwards, in the same length. */
+static int is_same_object(const json_t *a, const json_t *b)
+{
+	void *in_a = json_object_iter((json_t *)(uintptr_t)a);
+	void *in_b = json_object_iter((json_t *)(uintptr_t)b);
+
+	while (in_a && in_b) {
+		if (json_object_iter_key_len(in_a) != json_object_iter_key_len(in_b) ||
+		    !is_same_kind(json_object_iter_value(in_a), json_object_iter_value(in_b)))
+			return 0;
+		in_a = json_object_iter_next((json_t *)(uintptr_t)a, in_a);
+		in_b = json_object_iter_next((json_t *)(uintptr_t)b, in_b);
+	}
+	return !in_a && !in_b;
+}
+
 static int is_same_kind(const json_t *a, const json_t *b)
 {
-	const char *key;
-	json_t *value;
-
 	if (json_typeof(a) != json_typeof(b))
 		return 0;
 	if (json_is_string(a))
 		return json_string_length(a) == json_string_length(b);
-	if (json_is_array(a)) {
-		if (json_array_size(a) != json_array_size(b))
-			return 0;
-		for (size_t i = 0; i < json_array_size(a); i++) {
-			if (!is_same_kind(json_array_get(a, i), json_array_get(b, i)))
-				return 0;
-		}
-		return 1;
-	}
-	if (!json_is_object(a))
+	if (json_is_object(a))
+		return is_same_object(a, b);
+	if (!json_is_array(a))
 		return json_equal((json_t *)(uintptr_t)a, (json_t *)(uintptr_t)b);
-	json_object_foreach((json_t *)(uintptr_t)a, key, value)
-	{
-		const json_t *other = json_object_get(b, key);
-
-		if (!other || !is_same_kind(value, other))
+	if (json_array_size(a) != json_array_size(b))
+		return 0;
+	for (size_t i = 0; i < json_array_size(a); i++) {
+		if (!is_same_kind(json_array_get(a, i), json_array_get(b, i)))
 			return 0;
 	}
-	return json_object_size(a) == json_object_size(b);
+	return 1;
 }
 
 /* Where tokens overlap, themselves as in eeee or one another, what the placeholders then make
