@@ -43,14 +43,15 @@ static bool check_method(const struct http_head *head, struct request_verdict *v
 	return true;
 }
 
-/* One spelling of the target's host: it must be the one that the connection goes to. */
+/* One spelling of the target's host: it must be the one that the connection goes to. Without a port
+ * it has the connection's, though RFC 9110 section 7.2 has the scheme's: cargo leaves out every port,
+ * and the server gets the right one anyway. */
 static bool check_authority(struct http_text authority, const struct exchange_origin *origin,
 			    struct request_verdict *verdict)
 {
-	uint16_t default_port = origin->is_tls ? HTTPS_PORT : HTTP_PORT;
 	struct host_name name;
 	uint16_t port;
-	int error = authority_parse(authority.data, authority.length, default_port, &name, &port);
+	int error = authority_parse(authority.data, authority.length, origin->port, &name, &port);
 
 	if (error == -ENOTSUP)
 		return refuse(verdict, 403, "address_literal",

@@ -10,6 +10,8 @@ matchlock=$(realpath "${MATCHLOCK_BUILD:-build/release}/matchlock")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 use_engine "$scratch"
+# Else, where that is another file system, the undo store is in the workspace and stays for rm.
+export XDG_STATE_HOME=$scratch/state
 git clone -q . "$scratch/project"
 cd "$scratch/project" || exit 1
 
@@ -32,9 +34,11 @@ if "$program" $arguments >/dev/null 2>&1; then
 else
 	echo "not ok 2 - the program runs on the host too"
 fi
-if "$matchlock" rollback "build-inside-$$" >/dev/null && [ -z "$(git status --porcelain --ignored)" ]; then
+if "$matchlock" rollback "build-inside-$$" >"$scratch/rollback" 2>&1 &&
+	[ -z "$(git status --porcelain --ignored | tee -a "$scratch/rollback")" ]; then
 	echo "ok 3 - a roll-back removes all of it"
 else
 	echo "not ok 3 - a roll-back removes all of it"
+	tail -n 30 "$scratch/rollback" | sed 's/^/# /'
 fi
 echo "1..3"

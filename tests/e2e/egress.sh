@@ -1,7 +1,8 @@
 #!/bin/bash
 # The network of a session from end to end: real clients in a VM, the broker, and servers of this
 # test's own on 127.0.0.1, which --add-host lets it reach. The guest's part is
-# inside/egress.sh, whose results are counted here, too.
+# inside/egress.sh, whose results are counted here, too. EGRESS_MIB is what is uploaded and
+# downloaded at once (default 16).
 set -u
 build=${MATCHLOCK_BUILD:-build/release}
 matchlock=$build/matchlock
@@ -53,6 +54,7 @@ git init -q -b main "$work/source" &&
 	git -C "$work/source" -c user.name=t -c user.email=t@example.test commit -q --allow-empty -m 'a commit' &&
 	git clone -q --bare "$work/source" "$work/web/repository.git" &&
 	git -C "$work/web/repository.git" update-server-info || exit 1
+git -C "$work" init -q -b main --bare web/pushed.git || exit 1
 
 python3 "$(dirname "$0")/lib/egress_server.py" "$work/web" "$work/server.pem" "$work/server.key" "$work/ca.pem" \
 	"$work/ports" "$work/requests" >"$work/server.log" 2>&1 &
@@ -66,7 +68,7 @@ read -r http https raw mutual <"$work/ports" || {
 	exit 1
 }
 
-registry() { # what npm and pip want to see, in files
+registry() { # what npm, pip, cargo and go want to see, in files
 	mkdir -p "$work/web/npm" "$work/web/pip/simple/hello-pip" "$work/package"
 	echo '{"name":"hello-npm","version":"1.0.0","main":"index.js"}' >"$work/package/package.json"
 	echo 'module.exports = "hello from npm";' >"$work/package/index.js"
@@ -88,8 +90,29 @@ registry() { # what npm and pip want to see, in files
 		with open(sys.argv[1] + "/index.html", "w") as index:
 		    index.write('<!DOCTYPE html><html><body><a href="%s">%s</a></body></html>' % (name, name))
 	PYTHON
+	mkdir -p "$work/hello-cargo-1.0.0/src" "$work/index/he/ll" "$work/web/go/hello.test/hello/@v"
+	printf '[package]\nname = "hello-cargo"\nversion = "1.0.0"\n' >"$work/hello-cargo-1.0.0/Cargo.toml"
+	echo 'pub const TEXT: &str = "hello from cargo";' >"$work/hello-cargo-1.0.0/src/lib.rs"
+	tar -czf "$work/web/hello-cargo-1.0.0.crate" -C "$work" hello-cargo-1.0.0
+	echo '{"name":"hello-cargo","vers":"1.0.0","deps":[],"features":{},"yanked":false,"cksum":"'"$(sha256sum \
+		<"$work/web/hello-cargo-1.0.0.crate" | cut -d ' ' -f 1)"'"}' >"$work/index/he/ll/hello-cargo"
+	echo '{"dl":"https://tls.test:'"$https"'/{crate}-{version}.crate"}' >"$work/index/config.json"
+	git init -q -b master "$work/index" && git -C "$work/index" add . &&
+		git -C "$work/index" -c user.name=t -c user.email=t@example.test commit -q -m index &&
+		git clone -q --bare "$work/index" "$work/web/index.git"
+	python3 - "$work/web/go/hello.test/hello/@v" <<-'PYTHON'
+		import sys, zipfile
+		module = "module hello.test/hello\n\ngo 1.16\n"
+		files = {"list": "v1.0.0\n", "v1.0.0.info": '{"Version":"v1.0.0","Time":"2020-01-01T00:00:00Z"}', "v1.0.0.mod": module}
+		for name, text in files.items():
+		    with open(sys.argv[1] + "/" + name, "w") as file:
+		        file.write(text)
+		with zipfile.ZipFile(sys.argv[1] + "/v1.0.0.zip", "w") as source:
+		    source.writestr("hello.test/hello@v1.0.0/go.mod", module)
+		    source.writestr("hello.test/hello@v1.0.0/hello.go", 'package hello\n\nconst Text = "hello from go"\n')
+	PYTHON
 }
-registry
+registry || exit 1
 
 # ---- the session --------------------------------------------------------------------------------
 free_port() {
@@ -114,7 +137,7 @@ run() { # the secret is in this process' environment alone, and in no argument
 		--add-host web.test:127.0.0.1 --add-host tls.test:127.0.0.1 --add-host raw.test:127.0.0.1 \
 		--add-host later.test:127.0.0.1 --add-host mutual.test:127.0.0.1 --policy "$work/policy.yaml" -p "$published:8000" \
 		-v "$work/shared:/shared" -v "$PWD/tests/e2e/inside:/inside:ro" -- \
-		bash /inside/egress.sh /shared "$http" "$https" "$raw" "$mutual"
+		bash /inside/egress.sh /shared "$http" "$https" "$raw" "$mutual" "${EGRESS_MIB:-16}"
 }
 (run) >"$work/inside" 2>"$work/errors" &
 session_pid=$!
@@ -177,6 +200,7 @@ touch "$work/shared/forwarded"
 wait "$session_pid"
 same "the session ends with status 0" 0 $?
 session_pid=''
+same "what the guest pushed has arrived" "a push" "$(git -C "$work/web/pushed.git" log -1 --format=%s pushed 2>&1)"
 replay "in the guest" cat "$work/inside"
 [ -s "$work/inside" ] || sed 's/^/# /' "$work/errors"
 

@@ -2,9 +2,9 @@
 # What tests/e2e/egress.sh runs in the guest: real clients against its servers, and whatever else a
 # program in the guest can see of the network. Prints TAP.
 #
-#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT
+#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT MIB
 set -u
-shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5
+shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5 mib=$6
 web=web.test:$http
 tls=https://tls.test:$https
 cd "$(mktemp -d)" || exit 1
@@ -63,6 +63,11 @@ else
 fi
 same "git clone over https" "a commit" \
 	"$(git clone -q "$tls/repository.git" clone 2>&1 && git -C clone log --format=%s)"
+git -C clone -c user.name=t -c user.email=t@example.test commit -q --allow-empty -m 'a push'
+same "git push over https, the placeholder as its password" "" \
+	"$(git -C clone push -q "https://agent:$API_KEY@tls.test:$https/git/pushed.git" HEAD:pushed 2>&1)"
+! GIT_TERMINAL_PROMPT=0 git -C clone push -q "$tls/git/pushed.git" HEAD:refused >/dev/null 2>&1
+ok "which is not possible without" $?
 if have npm; then
 	npm install --silent --no-audit --no-fund --registry "$tls/npm/" hello-npm >npm.log 2>&1
 	same "npm install from a registry" "hello from npm" "$(node -e 'console.log(require("hello-npm"))' 2>&1)"
@@ -76,6 +81,50 @@ if /usr/bin/python3 -m venv venv >venv.log 2>&1; then
 	[ -s pip.log ] && sed 's/^/# /' pip.log
 else
 	skip "pip install from an index"
+fi
+
+if [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ]; then
+	mkdir -p crate/src crate/.cargo
+	printf '[package]\nname = "user"\nversion = "1.0.0"\n[dependencies]\nhello-cargo = "1"\n' >crate/Cargo.toml
+	printf '[source.crates-io]\nreplace-with = "mine"\n[source.mine]\nregistry = "%s/git/index.git"\n' "$tls" \
+		>crate/.cargo/config.toml
+	echo 'fn main() { println!("{}", hello_cargo::TEXT); }' >crate/src/main.rs
+	same "cargo, a crate from a registry" "hello from cargo" \
+		"$(cd crate && PATH=/usr/bin:/bin CARGO_HOME=$HOME/cargo cargo run -q 2>cargo.log)"
+	sed 's/^/# /' crate/cargo.log
+else
+	skip "cargo, a crate from a registry"
+fi
+if have go; then
+	mkdir module
+	printf 'module user.test/user\n\ngo 1.16\n\nrequire hello.test/hello v1.0.0\n' >module/go.mod
+	cat >module/main.go <<-'GO'
+		package main
+
+		import (
+			"fmt"
+			"io"
+			"net/http"
+			"os"
+
+			"hello.test/hello"
+		)
+
+		func main() {
+			answer, err := http.Get(os.Args[1])
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+			text, _ := io.ReadAll(answer.Body)
+			fmt.Print(hello.Text, ", ", string(text))
+		}
+	GO
+	same "go, a module from a proxy, and its HTTP client" "hello from go, hello" \
+		"$(cd module && GOPROXY=$tls/go GOSUMDB=off GOFLAGS=-mod=mod go run . "$tls/hello" 2>go.log)"
+	grep -v '^go: downloading' module/go.log | sed 's/^/# /'
+else
+	skip "go, a module from a proxy, and its HTTP client"
 fi
 
 if have java && have javac; then
@@ -214,6 +263,16 @@ sum="4000000 $(sha256sum <upload | cut -d ' ' -f 1)"
 same "an upload" "$sum" "$(curl -sS -T upload "$tls/put" 2>&1)"
 same "an upload in chunks" "$sum" "$(curl -sS -H 'Transfer-Encoding: chunked' -T upload "$tls/put" 2>&1)"
 same "a download" 4000000 "$(curl -sS "$tls/zeros/4000000" | wc -c)"
+# Both at once, neither with room for it all.
+bytes=$((mib << 20))
+command curl -sS -m 3600 "$tls/noise/$bytes" | sha256sum | cut -d ' ' -f 1 >downloaded &
+noise() {
+	head -c "$bytes" /dev/zero | openssl enc -aes-128-ctr -K 00112233445566778899aabbccddeeff -iv 00
+}
+up=$(noise 2>/dev/null | command curl -sS -m 3600 -T - "$tls/put" 2>&1)
+wait $!
+same "$mib MiB up" "$bytes $(noise 2>/dev/null | sha256sum | cut -d ' ' -f 1)" "$up"
+same "and down at the same time" "$(curl -sS -m 600 "$tls/noise-sum/$bytes")" "$(cat downloaded)"
 
 # ---- secrets ------------------------------------------------------------------------------------------------
 same "a secret works where it belongs" welcome "$(curl -sS -H "Authorization: Bearer $API_KEY" "$tls/auth" 2>&1)"

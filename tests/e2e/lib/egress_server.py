@@ -7,6 +7,9 @@ HTTP with and without TLS: files of DIRECTORY, and
     /auth     200 when the request carries the secret of DIRECTORY/../secret as a Bearer token
     /headers  the request's headers as the body, which is how a server would hand a secret back
     /zeros/N  N zero bytes
+    /noise/N  N bytes that do not compress, and /noise-sum/N, their SHA-256
+    /git/...  git's own server for the repositories in DIRECTORY; who pushes must have the secret as
+              the password of Basic
     POST, PUT the body's length and SHA-256
 Mutual: HTTPS for clients with a certificate of AUTHORITY's, and
     /who      that certificate's subject
@@ -15,17 +18,30 @@ after a line "echo" it sends each byte back as it comes.
 
 Each request's line and Authorization go to LOG.
 """
+import base64
 import hashlib
 import http.server
 import os
 import socketserver
 import ssl
+import subprocess
 import sys
 import threading
 
 directory, certificate, key, authority, ports, log = sys.argv[1:]
 with open(os.path.join(directory, "..", "secret")) as file:
     secret = file.read().strip()
+
+
+def noise(length):
+    """The same bytes each time, in pieces."""
+    block, count = b"", 0
+    while length > 0:
+        if count % 64 == 0:
+            block = hashlib.shake_128(b"%d" % count).digest(65536)
+        count += 1
+        yield block[: min(length, len(block))]
+        length -= len(block)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -59,24 +75,81 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.answer(200, str(self.connection.getpeercert()["subject"]).encode())
         elif self.path.startswith("/zeros/"):
             self.answer(200, bytes(int(self.path[7:])))
+        elif self.path.startswith("/noise/"):
+            self.send_response(200)
+            self.send_header("Content-Length", self.path[7:])
+            self.end_headers()
+            for part in noise(int(self.path[7:])):
+                self.wfile.write(part)
+        elif self.path.startswith("/noise-sum/"):
+            digest = hashlib.sha256()
+            for part in noise(int(self.path[11:])):
+                digest.update(part)
+            self.answer(200, digest.hexdigest().encode())
+        elif self.path.startswith("/git/"):
+            self.git()
         else:
             super().do_GET()
 
-    def do_POST(self):
-        self.note()
-        digest, length = hashlib.sha256(), 0
+    def body(self):
+        """The request's, in pieces."""
         if self.headers.get("Transfer-Encoding") == "chunked":
             while size := int(self.rfile.readline().split(b";")[0], 16):
-                digest.update(self.rfile.read(size))
-                length += size
+                yield self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()
         else:
             left = int(self.headers.get("Content-Length", 0))
             while left and (part := self.rfile.read(min(left, 65536))):
-                digest.update(part)
-                length += len(part)
+                yield part
                 left -= len(part)
+
+    def git(self):
+        path, _, query = self.path[4:].partition("?")
+        body = b"".join(self.body())
+        kind, _, given = self.headers.get("Authorization", "").partition(" ")
+        is_pusher = kind == "Basic" and base64.b64decode(given).partition(b":")[2] == secret.encode()
+        if "git-receive-pack" in self.path and not is_pusher:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GIT_PROJECT_ROOT": directory,
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "REQUEST_METHOD": self.command,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+        }
+        if is_pusher:
+            environment["REMOTE_USER"] = "agent"
+        output = subprocess.run(
+            ["git", "http-backend"], input=body, env=environment, stdout=subprocess.PIPE
+        ).stdout
+        head, _, answer = output.partition(b"\r\n\r\n")
+        fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+        self.send_response(int(fields.pop("Status", "200").split()[0]))
+        for name, value in fields.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_POST(self):
+        self.note()
+        if self.path.startswith("/git/"):
+            self.git()
+            return
+        digest, length = hashlib.sha256(), 0
+        for part in self.body():
+            digest.update(part)
+            length += len(part)
         self.answer(200, b"%d %s\n" % (length, digest.hexdigest().encode()))
 
     do_PUT = do_POST
