@@ -20,7 +20,7 @@
 #include "vmm/virtqueue.h"
 #include "vmm/vsock_connection.h"
 
-#define VSOCK_CONNECTIONS_MAX 4096
+#define VSOCK_CONNECTIONS_MAX 16384
 #define VSOCK_PENDING_MAX (64 * 1024 * 1024)
 #define VSOCK_RESETS_MAX 256
 

@@ -2,9 +2,9 @@
 # What tests/e2e/egress.sh runs in the guest: real clients against its servers, and whatever else a
 # program in the guest can see of the network. Prints TAP.
 #
-#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT MIB
+#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT MIB CONNECTIONS
 set -u
-shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5 mib=$6
+shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5 mib=$6 connections=$7
 web=web.test:$http
 tls=https://tls.test:$https
 cd "$(mktemp -d)" || exit 1
@@ -236,10 +236,11 @@ wanted = b"%d %s\n" % (len(data), hashlib.sha256(data).hexdigest().encode())
 sys.exit(None if answer == wanted else repr(answer))
 PYTHON
 ok "8 MiB, then the end of one direction, then the answer" $?
-/usr/bin/python3 - "$raw" <<'PYTHON'
+/usr/bin/python3 - "$raw" "$connections" <<'PYTHON'
 import resource, socket, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-all = [socket.create_connection(("raw.test", int(sys.argv[1]))) for i in range(300)]
+count = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
+all = [socket.create_connection(("raw.test", int(sys.argv[1]))) for i in range(count)]
 for s in all:
     s.sendall(b"echo\n")
 for i, s in enumerate(all):
@@ -255,7 +256,7 @@ for i, s in enumerate(all):
     if got != wanted:
         sys.exit(repr(got))
 PYTHON
-ok "300 connections at once" $?
+ok "$connections connections at once" $?
 
 # ---- bodies ----------------------------------------------------------------------------------------------
 head -c 4000000 /dev/urandom >upload

@@ -18,17 +18,21 @@ after a line "echo" it sends each byte back as it comes.
 
 Each request's line and Authorization go to LOG.
 """
+import asyncio
 import base64
 import hashlib
 import http.server
 import os
-import socketserver
+import resource
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 
 directory, certificate, key, authority, ports, log = sys.argv[1:]
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 with open(os.path.join(directory, "..", "secret")) as file:
     secret = file.read().strip()
 
@@ -155,24 +159,27 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     do_PUT = do_POST
 
 
-class Raw(socketserver.StreamRequestHandler):
-    def handle(self):
-        first = self.request.recv(65536)
-        if first.startswith(b"echo\n"):
-            self.request.sendall(first[5:])
-            while part := self.request.recv(65536):
-                self.request.sendall(part)
-            return
+async def raw(reader, writer):
+    first = await reader.read(65536)
+    if first.startswith(b"echo\n"):
+        part = first[5:]
+        while True:
+            writer.write(part)
+            await writer.drain()
+            if not (part := await reader.read(65536)):
+                break
+    else:
         digest, length = hashlib.sha256(first), len(first)
-        while part := self.request.recv(65536):
+        while part := await reader.read(65536):
             digest.update(part)
             length += len(part)
-        self.request.sendall(b"%d %s\n" % (length, digest.hexdigest().encode()))
+        writer.write(b"%d %s\n" % (length, digest.hexdigest().encode()))
+    writer.close()
 
 
-class RawServer(socketserver.ThreadingTCPServer):
-    request_queue_size = 1024
-    daemon_threads = True
+async def serve_raw(listening):
+    server = await asyncio.start_server(raw, sock=listening)
+    await server.serve_forever()
 
 
 class HttpServer(http.server.ThreadingHTTPServer):
@@ -207,11 +214,14 @@ mutual.load_verify_locations(authority)
 servers = [
     HttpServer(("127.0.0.1", 0), Handler),
     TlsServer(("127.0.0.1", 0), Handler, make_context()),
-    RawServer(("127.0.0.1", 0), Raw),
     TlsServer(("127.0.0.1", 0), Handler, mutual),
 ]
+listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
+threading.Thread(target=asyncio.run, args=(serve_raw(listening),)).start()
 for server in servers:
     threading.Thread(target=server.serve_forever).start()
+numbers = [server.server_address[1] for server in servers]
+numbers.insert(2, listening.getsockname()[1])
 with open(ports + ".new", "w") as file:
-    file.write(" ".join(str(server.server_address[1]) for server in servers) + "\n")
+    file.write(" ".join(map(str, numbers)) + "\n")
 os.rename(ports + ".new", ports)
