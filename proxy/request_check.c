@@ -44,8 +44,8 @@ static bool check_method(const struct http_head *head, struct request_verdict *v
 }
 
 /* One spelling of the target's host: it must be the one that the connection goes to. Without a port
- * it has the connection's, though RFC 9110 section 7.2 has the scheme's: cargo leaves out every port,
- * and the server gets the right one anyway. */
+ * it has the connection's, though RFC 9110 section 7.2 has the scheme's: cargo leaves out every
+ * port, and the server gets the right one anyway. */
 static bool check_authority(struct http_text authority, const struct exchange_origin *origin,
 			    struct request_verdict *verdict)
 {
