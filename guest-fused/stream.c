@@ -79,6 +79,9 @@ static int connect_unix(const char *path, int *ret_fd)
 	return 0;
 }
 
+static int exchange(struct fused_stream *stream, struct fused_frame *frame,
+		    struct fused_reply *ret_reply);
+
 static int say_hello(struct fused_stream *stream, uint32_t export_id, enum fs_stream_kind kind,
 		     uint32_t channel, struct fs_hello_reply *ret_hello)
 {
@@ -99,7 +102,7 @@ static int say_hello(struct fused_stream *stream, uint32_t export_id, enum fs_st
 	hello->stream_kind = (uint32_t)kind;
 	hello->data_max = channel > 0 ? CHANNEL_DATA_MAX : FS_DATA_MAX;
 	hello->channel = channel;
-	result = fused_stream_call(stream, frame, reply);
+	result = exchange(stream, frame, reply);
 	if (result == 0)
 		result = fused_reply_fixed(reply, 0, &answer, sizeof(answer));
 	if (result != 0)
@@ -398,15 +401,14 @@ int fused_stream_receive(struct fused_stream *stream, bool alone, size_t *ret_le
 	return 0;
 }
 
-int fused_stream_call(struct fused_stream *stream, struct fused_frame *frame,
-		      struct fused_reply *ret_reply)
+static int exchange(struct fused_stream *stream, struct fused_frame *frame,
+		    struct fused_reply *ret_reply)
 {
 	uint64_t tag = ++stream->tag;
 	struct fs_op_reply first;
 	size_t length = 0;
 	int result = send_frame(stream, frame, tag, 0);
 
-	fused_count(&stream->round_trips, 1);
 	if (result == 0)
 		result = fused_stream_receive(stream, true, &length);
 	if (result != 0)
@@ -417,6 +419,13 @@ int fused_stream_call(struct fused_stream *stream, struct fused_frame *frame,
 			return -ECONNRESET;
 	}
 	return fused_reply_parse(frame, tag, stream->buffer, length, ret_reply);
+}
+
+int fused_stream_call(struct fused_stream *stream, struct fused_frame *frame,
+		      struct fused_reply *ret_reply)
+{
+	fused_count(&stream->round_trips, 1);
+	return exchange(stream, frame, ret_reply);
 }
 
 int fused_stream_post(struct fused_stream *stream, struct fused_frame *frame)

@@ -53,8 +53,8 @@ struct fused_stream {
 	uint8_t *memory;	/* the channel; mapped */
 	_Atomic uint64_t rings; /* doorbells for the server */
 	_Atomic uint64_t sleeps;
-	_Atomic uint64_t round_trips;
-	_Atomic uint64_t posts; /* frames that ask for no reply */
+	_Atomic uint64_t round_trips; /* but for the HELLO of each stream */
+	_Atomic uint64_t posts;	      /* frames that ask for no reply */
 	_Atomic uint64_t bytes_sent;
 	_Atomic uint64_t bytes_received;
 };
