@@ -143,8 +143,7 @@ measure() { # BLOCK COUNT [FLAG]
 	echo $(($(now) - a))
 }
 set -- $($b cat /sys/block/vda/size)
-small=$(measure 4096 4000 iflag=direct)
-echo "block $(measure 1048576 $(($1 / 2048))) $small"
+small=$(measure 4096 4000 iflag=direct) && large=$(measure 1048576 $(($1 / 2048))) && echo "block $large $small"
 $b sleep 1000
 INIT
 busybox=$(command -v busybox)

@@ -226,7 +226,7 @@ static void check_reflink(struct report *report)
 		    text_copy("pre-images of changed files cost nothing"), NULL);
 	else
 		add(report, "reflink here", VERDICT_WORSE,
-		    text_printf("not on this file system (%s): pre-images of changed blocks are "
+		    text_printf("none in this place (%s): pre-images of changed blocks are "
 				"copied",
 				strerror(-error)),
 		    "keep workspaces on XFS or btrfs");

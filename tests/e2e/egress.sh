@@ -202,7 +202,9 @@ same "the session ends with status 0" 0 $?
 session_pid=''
 same "what the guest pushed has arrived" "a push" "$(git -C "$work/web/pushed.git" log -1 --format=%s pushed 2>&1)"
 replay "in the guest" cat "$work/inside"
-[ -s "$work/inside" ] || sed 's/^/# /' "$work/errors"
+if ! grep -q '^ok' "$work/inside" || grep -q '^not ok' "$work/inside"; then
+	sed 's/^/# /' "$work/errors"
+fi
 
 # ---- afterwards ------------------------------------------------------------------------------------
 same "nothing that is left holds the secret" "" \

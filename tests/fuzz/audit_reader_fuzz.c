@@ -1,6 +1,7 @@
 /*
  * A log that anybody may have written, as `show` and `verify` read it: the first HEAD_SIZE bytes
- * are the head, the rest is the log. What show prints holds no control character.
+ * are the head, the rest is the log. What show prints holds no control character. Reached that way:
+ * audit/head.c, audit/line_reader.c, audit/parse.c and audit/row.c.
  */
 #include "audit/head.h"
 #include "audit/record.h"

@@ -4,7 +4,8 @@
  * what the input says. Any memory that the device would pass to a socket must be guest memory.
  *
  * Input: a sequence of operations, one byte each (modulo the number of operations), then their
- * operands; see step().
+ * operands; see step(). Reached that way: vmm/vsock_device.c, vmm/vsock_streams.c and
+ * vmm/vsock_guest_packets.c.
  */
 #include "base/bytes.h"
 #include "tests/unit/virtio_driver.h"
