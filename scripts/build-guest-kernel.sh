@@ -170,6 +170,7 @@ install_kernel() {
 	local result=$temporary/result
 	mkdir "$result"
 	objcopy --strip-all "$work/objects/vmlinux" "$result/vmlinux"
+	fallocate --dig-holes "$result/vmlinux" 2>/dev/null || true
 	cp "$work/objects/.config" "$result/config"
 	cp "$fragment" "$result/fragment"
 	basename "$target" >"$result/version"

@@ -128,6 +128,8 @@ extract_vmlinux() { # BZIMAGE OUT
 	head -c $((start + length - 4)) "$1" | tail -c +$((start + 1)) | lz4 -d -q -c >"$2" ||
 		die "cannot unpack the kernel of $1"
 	[ "$(number_at "$2" 0 4)" = 1179403647 ] || die "what $1 holds is not an ELF image"
+	# A third of it is zeros, which nobody needs to copy; where there are no holes, somebody does.
+	fallocate --dig-holes "$2" 2>/dev/null || true
 }
 
 module_file() { # NAME: its path below $modules, or nothing
@@ -296,7 +298,18 @@ if [ -z "$other_modules" ]; then
 	set=$(printf '%s\n' "${wanted[@]}" "${wanted_for_devices[@]}" | sha256sum)
 	set=.${set:0:8}
 fi
+# What this version's guest needs of a kernel may not be in one that another has built.
+tell_if_other_configuration() {
+	local fragment=$here/guest-kernel.config
+	[ "$link" = trimmed ] && [ -e "$fragment" ] || return 0
+	cmp -s "$fragment" "$cache/trimmed/fragment" ||
+		echo "guest-kernel: warning: the trimmed kernel in $cache/trimmed is of another" \
+			"configuration than this version's; make guest-kernel builds it anew," \
+			"MATCHLOCK_KERNEL=debian does without" >&2
+}
+
 choose
+tell_if_other_configuration
 if [ -n "$update" ] || ! up_to_date "$link"; then
 	fetch
 	[ -z "$update" ] || [ "$link" = current ] ||

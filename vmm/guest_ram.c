@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define HUGE_PAGE UINT64_C(0x200000)
@@ -123,16 +124,8 @@ int guest_ram_map_huge(const struct guest_ram_layout *layout, struct guest_memor
 	return r;
 }
 
-int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
-		    uint64_t guest_address, uint64_t length)
+static int read_fully(int fd, uint64_t offset, uint8_t *target, uint64_t length)
 {
-	uint8_t *target;
-
-	if (length == 0)
-		return 0;
-	target = gpa_range(memory, guest_address, length);
-	if (!target || offset > (uint64_t)INT64_MAX - length)
-		return -EFAULT;
 	while (length > 0) {
 		ssize_t count = pread(fd, target, (size_t)length, (off_t)offset);
 
@@ -145,4 +138,50 @@ int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
 		length -= (uint64_t)count;
 	}
 	return 0;
+}
+
+/* The first bytes that the file stores in `offset` to `end`; none, where ret_start is `end`. A file
+ * system that knows no holes says that all is stored. */
+static int find_stored(int fd, uint64_t offset, uint64_t end, uint64_t *ret_start,
+		       uint64_t *ret_end)
+{
+	off_t start = lseek(fd, (off_t)offset, SEEK_DATA);
+	off_t hole;
+
+	*ret_start = *ret_end = end;
+	if (start < 0)
+		return errno == ENXIO ? 0 : -errno;
+	if ((uint64_t)start >= end)
+		return 0;
+	hole = lseek(fd, start, SEEK_HOLE);
+	if (hole <= start)
+		return hole < 0 ? -errno : -EIO;
+	*ret_start = (uint64_t)start;
+	*ret_end = MIN_OF((uint64_t)hole, end);
+	return 0;
+}
+
+int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
+		    uint64_t guest_address, uint64_t length)
+{
+	uint64_t end, stored, stored_end;
+	struct stat status;
+	uint8_t *target;
+	int r = 0;
+
+	if (length == 0)
+		return 0;
+	target = gpa_range(memory, guest_address, length);
+	if (!target || !checked_add_u64(offset, length, &end) || end > INT64_MAX)
+		return -EFAULT;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	if (end > (uint64_t)status.st_size)
+		return -ENODATA;
+	for (uint64_t at = offset; r == 0 && at < end; at = stored_end) {
+		r = find_stored(fd, at, end, &stored, &stored_end);
+		if (r == 0)
+			r = read_fully(fd, stored, target + (stored - offset), stored_end - stored);
+	}
+	return r;
 }

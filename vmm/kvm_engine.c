@@ -259,8 +259,10 @@ static int make_doorbell(struct kvm_machine *engine, int fd)
 }
 
 /* Loading messages and self-tests cost boot time; the clock is KVM's; a panic resets at once, by
- * the keyboard controller; no device but ours is worth looking for. Processors beyond the first are
- * for guest-init to start, as in QEMU (qemu_engine.c says why, and KVM may be emulated itself). */
+ * the keyboard controller; no device but ours is worth looking for. With one processor Linux takes
+ * the lock prefix off each locked instruction, thousands of times through a change of address space
+ * and back, which costs more than the prefixes do. Processors beyond the first are for guest-init
+ * to start, as in QEMU (qemu_engine.c says why, and KVM may be emulated itself). */
 static int make_command_line(struct kvm_machine *engine, const struct engine_config *config)
 {
 	char window[96] = "";
@@ -274,9 +276,10 @@ static int make_command_line(struct kvm_machine *engine, const struct engine_con
 	return asprintf(&engine->command_line,
 			"quiet loglevel=1 panic=-1 reboot=k cryptomgr.notests pci=off "
 			"swiotlb=noforce random.trust_cpu=on tsc=reliable no_timer_check "
+			"noreplace-smp "
 			"console=ttyS0 8250.nr_uarts=1%s%s%s%s",
-			config->cpus > 1 ? " maxcpus=1 noreplace-smp" : "", window,
-			config->append ? " " : "", config->append ? config->append : "") < 0
+			config->cpus > 1 ? " maxcpus=1" : "", window, config->append ? " " : "",
+			config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
 }

@@ -1,2 +1,2 @@
 $(eval $(call library,vmm))
-$(eval $(call program,matchlock-vmm,vmm,jail wire base,-lseccomp -luring -llz4))
+$(eval $(call static_program,matchlock-vmm,vmm,jail wire base,-lseccomp -luring -llz4))

@@ -62,7 +62,6 @@
 #define TEXT_OF(number) #number
 #define POWER_PORT TEXT(ACPI_POWER_PORT)
 #define POWER_OFF_STATUS 247 /* (0xfb << 1 | 1), of which an exit status keeps a byte */
-#define GUEST_HZ 250	     /* CONFIG_HZ of both guest kernels */
 
 /* Where the child finds its channels. */
 enum child_fd {
@@ -181,8 +180,8 @@ static void add_option(struct command *command, const char *option, const char *
 	add(command, value);
 }
 
-/* The guest's clock is the host's counter, of known speed, and so is that of its delay loops:
- * calibrating either by an emulated timer takes long and now and then fails. An emulated port needs
+/* The guest's clock is the host's counter, of known speed, by which its delay loops go too:
+ * calibrating it by an emulated timer takes long and now and then fails. An emulated port needs
  * no time to recover between two writes, and a locked instruction costs one vCPU no more than
  * another, so that they need not be patched away. Self-tests and messages cost boot time. What
  * keeps speculation in check costs each of the guest kernel's calls a detour, and nothing here
@@ -196,8 +195,7 @@ static int format_command_line(const struct engine_config *config,
 	char window[192] = "";
 
 	if (khz > 0)
-		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable lpj=%llu ", khz,
-			       khz * 1000ull / GUEST_HZ);
+		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable ", khz);
 	if (config->window_size > 0)
 		(void)snprintf(window, sizeof(window),
 			       "memmap=%#llx$%#llx " AGENT_WINDOW_VARIABLE "=%#llx:%#llx:%#x ",

@@ -46,7 +46,7 @@
 set -euo pipefail
 repository=$(readlink -f -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
 
-modules='virtio_mmio virtio_blk virtio_console virtiofs overlay kvm-amd loop tun'
+modules='virtio_mmio virtio_blk virtio_console virtiofs overlay kvm-amd loop tun vhost_vsock'
 cpus=1 memory=4G limit=1200 boot_limit=120 console=
 environment=() show=() output=()
 

@@ -239,6 +239,40 @@ START_TEST(placing_files)
 }
 END_TEST
 
+START_TEST(holes_of_files_are_not_touched)
+{
+	const size_t length = 64 * 4096;
+	int fd = memfd_create("sparse", MFD_CLOEXEC);
+	uint8_t *target = gpa_range(&memory, 0x400000, length);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, (off_t)length), 0);
+	ck_assert_int_eq(pwrite(fd, "second", 6, 4096), 6);
+	ck_assert_int_eq(pwrite(fd, "later", 5, 20 * 4096 + 7), 5);
+	memset(target, 0xaa, length);
+	/* Begins and ends in a hole. */
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 0, 0x400000, length), 0);
+	ck_assert_uint_eq(target[4095], 0xaa);
+	ck_assert_mem_eq(target + 4096, "second", 7);
+	ck_assert_uint_eq(target[2 * 4096], 0xaa);
+	ck_assert_uint_eq(target[20 * 4096 + 6], 0);
+	ck_assert_mem_eq(target + 20 * 4096 + 7, "later", 6);
+	ck_assert_uint_eq(target[21 * 4096], 0xaa);
+	/* Begins and ends in what is stored. */
+	memset(target, 0xaa, length);
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 4097, 0x400000, 19 * 4096 + 11), 0);
+	ck_assert_mem_eq(target, "econd", 6);
+	ck_assert_uint_eq(target[4095], 0xaa);
+	ck_assert_mem_eq(target + 19 * 4096 + 6, "later", 5);
+	ck_assert_uint_eq(target[19 * 4096 + 11], 0xaa);
+	/* All of it is a hole; and one cannot stand for what the file does not have. */
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 40 * 4096, 0x400000, 4096), 0);
+	ck_assert_mem_eq(target, "econd", 6);
+	ck_assert_int_eq(guest_ram_place(&memory, fd, 4096, 0x400000, length), -ENODATA);
+	close(fd);
+}
+END_TEST
+
 /* ---- boot --------------------------------------------------------------------------------------
  */
 
@@ -512,6 +546,7 @@ int main(void)
 	tcase_add_test(tests, window_without_a_file);
 	tcase_add_test(tests, discarding_private_memory);
 	tcase_add_test(tests, placing_files);
+	tcase_add_test(tests, holes_of_files_are_not_touched);
 	tcase_add_test(tests, initrd_places);
 	tcase_add_test(tests, low_memory);
 	tcase_add_test(tests, long_command_line);
