@@ -35,6 +35,7 @@ struct broker;
 struct listener {
 	struct event_source source; /* first */
 	struct broker *broker;
+	bool is_resting;
 	void (*accepted)(struct broker *broker, int fd);
 };
 
@@ -64,15 +65,31 @@ static void accept_dns(struct broker *broker, int fd)
 	dns_streams_add(broker->dns_streams, fd);
 }
 
+/* Who waits stays there when no file or memory is left for him, so that the listener stays ready;
+ * it is looked at again at the next tick, or the processor would do nothing else. */
+static void rest(struct listener *listener)
+{
+	listener->is_resting =
+		event_loop_modify(&listener->broker->loop, &listener->source, 0) == 0;
+}
+
+static void wake(struct listener *listener)
+{
+	if (listener->is_resting)
+		listener->is_resting =
+			event_loop_modify(&listener->broker->loop, &listener->source, EPOLLIN) != 0;
+}
+
 static void on_listener(struct event_source *source, uint32_t events)
 {
 	struct listener *listener = (struct listener *)source;
 	int fd = accept4(source->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	(void)events;
-	/* Out of descriptors it stays readable, and is tried again after others had their turn. */
 	if (fd >= 0)
 		listener->accepted(listener->broker, fd);
+	else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+		rest(listener);
 }
 
 static int listen_at(struct broker *broker, struct listener *listener, int fd,
@@ -166,6 +183,7 @@ static int make_resolver(struct broker *broker)
 	struct connector_options connector = {
 		.loop = &broker->loop,
 		.upstream = broker->config->has_upstream ? &broker->config->upstream : NULL,
+		.files_max = broker->services.files_max,
 	};
 	int error = resolver_new(&resolver, &broker->resolver);
 
@@ -281,15 +299,18 @@ static int confine(struct broker *broker)
 	return 0;
 }
 
-static void raise_files(void)
+/* Returns how many there may be. */
+static uint64_t raise_files(void)
 {
 	struct rlimit limit;
+	rlim_t before;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
+		return 0;
+	before = limit.rlim_cur;
 	limit.rlim_cur = MIN_OF(limit.rlim_max, (rlim_t)FILES_WANTED);
 	/* With fewer, connections are refused sooner. */
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? before : limit.rlim_cur;
 }
 
 /* ---- serving -------------------------------------------------------------------------------- */
@@ -306,6 +327,8 @@ static int serve(struct broker *broker)
 		now = services_now_ms();
 		if (now - broker->swept_ms >= TICK_MS) {
 			broker->swept_ms = now;
+			wake(&broker->streams);
+			wake(&broker->queries);
 			guests_sweep(broker->guests, now);
 			upstream_pool_sweep(broker->services.upstreams, now);
 		}
@@ -342,7 +365,7 @@ int broker_run(const struct broker_options *options)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
-	raise_files();
+	broker.services.files_max = raise_files();
 	error = run(&broker, options);
 	release(&broker);
 	return error;

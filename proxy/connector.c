@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/escape.h"
+#include "proxy/shortage.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -88,6 +89,7 @@ struct connector {
 	struct resolver *resolver;
 	const struct upstream_proxy *upstream;
 	unsigned timeout_ms;
+	uint64_t files_max;
 	size_t count;
 };
 
@@ -353,12 +355,21 @@ static int start_racer(struct connector_attempt *attempt, struct racer *racer)
 	return 0;
 }
 
+static const char *reason_for(const struct connector_attempt *attempt, int error)
+{
+	if (shortage_is_of_files(error))
+		return "too_many_connections";
+	return attempt->is_proxied ? "upstream_proxy_failed" : "connect_failed";
+}
+
 /* Dials the next address that can be dialled at all. May end the attempt. */
 static void start_next(struct connector_attempt *attempt)
 {
+	char text[SHORTAGE_TEXT_MAX];
+	int error = 0;
+
 	while (attempt->next < attempt->address_count) {
 		struct racer *racer = &attempt->racers[attempt->next];
-		int error;
 
 		racer->attempt = attempt;
 		racer->address = &attempt->addresses[attempt->next++];
@@ -368,11 +379,14 @@ static void start_next(struct connector_attempt *attempt)
 			set_timer(attempt);
 			return;
 		}
-		note_failure(attempt, racer->address, strerror(-error));
+		if (shortage_is_of_files(error))
+			shortage_text(error, attempt->connector->files_max, text);
+		else
+			snprintf(text, sizeof(text), "%s", strerror(-error));
+		note_failure(attempt, racer->address, text);
 	}
 	if (attempt->racing == 0) {
-		attempt->result.reason =
-			attempt->is_proxied ? "upstream_proxy_failed" : "connect_failed";
+		attempt->result.reason = reason_for(attempt, error);
 		finish(attempt);
 		return;
 	}
@@ -532,6 +546,7 @@ int connector_new(const struct connector_options *options, struct connector **re
 	connector->resolver = options->resolver;
 	connector->upstream = options->upstream;
 	connector->timeout_ms = options->timeout_ms ? options->timeout_ms : CONNECTOR_TIMEOUT_MS;
+	connector->files_max = options->files_max;
 	*ret_connector = connector;
 	return 0;
 }

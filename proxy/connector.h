@@ -25,7 +25,8 @@ struct connect_result {
 	int fd; /* connected, non-blocking, TCP_NODELAY; the callee's from now on. -1: none */
 	struct ip_address address; /* the stream's other end; family 0 when none was dialled */
 	/* NULL, or a word that stays: name_not_found, resolve_failed, address_blocked,
-	 * connect_failed, connect_timeout, upstream_proxy_failed */
+	 * connect_failed, connect_timeout, upstream_proxy_failed; too_many_connections when there
+	 * was no file left for a socket */
 	const char *reason;
 	char detail[256]; /* for a person: what failed, where, why; printable */
 };
@@ -40,6 +41,7 @@ struct connector_options {
 	struct resolver *resolver;
 	const struct upstream_proxy *upstream; /* borrowed; or NULL */
 	unsigned timeout_ms;		       /* 0: CONNECTOR_TIMEOUT_MS */
+	uint64_t files_max;		       /* that the process may have open */
 };
 
 /* -ENOMEM. */

@@ -14,6 +14,7 @@
 #include "proxy/secret_filter.h"
 #include "proxy/secret_request.h"
 #include "proxy/secret_response.h"
+#include "proxy/shortage.h"
 #include "proxy/tls.h"
 #include "proxy/websocket.h"
 #include "proxy/websocket_relay.h"
@@ -271,6 +272,13 @@ static void begin_request(struct exchange *exchange)
 		body_pipe_take(&exchange->request, &exchange->held);
 }
 
+static unsigned failure_status(const char *reason)
+{
+	if (strcmp(reason, "connect_timeout") == 0)
+		return 504;
+	return strcmp(reason, "too_many_connections") == 0 ? 503 : 502;
+}
+
 static void on_connected(void *context, struct upstream *upstream,
 			 const struct upstream_failure *failure)
 {
@@ -285,8 +293,8 @@ static void on_connected(void *context, struct upstream *upstream,
 	else if (strcmp(failure->reason, "address_blocked") == 0)
 		answer(exchange, 403, true, failure->reason, failure->detail);
 	else
-		answer(exchange, strcmp(failure->reason, "connect_timeout") == 0 ? 504 : 502, false,
-		       failure->reason, failure->detail);
+		answer(exchange, failure_status(failure->reason), false, failure->reason,
+		       failure->detail);
 	exchange_turn(exchange);
 }
 
@@ -300,6 +308,8 @@ static void find_upstream(struct exchange *exchange)
 			     (exchange->guest->version == 2 ? TLS_PROTOCOL_HTTP2 : 0),
 	};
 	struct upstream_pool *pool = exchange->services->upstreams;
+	char hint[SHORTAGE_TEXT_MAX];
+	int error;
 
 	exchange->state = EXCHANGE_CONNECTING;
 	if (!exchange->upstream && !exchange->was_retried)
@@ -308,9 +318,10 @@ static void find_upstream(struct exchange *exchange)
 		begin_request(exchange);
 		return;
 	}
-	if (upstream_connect(pool, &target, on_connected, exchange, &exchange->upstream) < 0) {
-		answer(exchange, 503, false, "too_many_connections",
-		       "the broker has no resources left for another connection");
+	error = upstream_connect(pool, &target, on_connected, exchange, &exchange->upstream);
+	if (error) {
+		shortage_text(error, exchange->services->files_max, hint);
+		answer(exchange, 503, false, "too_many_connections", hint);
 		return;
 	}
 	exchange->is_connecting = true;

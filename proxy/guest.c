@@ -6,6 +6,7 @@
 #include "proxy/exchange.h"
 #include "proxy/guest_http2.h"
 #include "proxy/http1_codec.h"
+#include "proxy/shortage.h"
 #include "proxy/synthetic_addresses.h"
 #include "proxy/tls.h"
 #include "proxy/tunnel.h"
@@ -448,11 +449,17 @@ static void connect_tunnel(struct guest *guest)
 		.port = guest->origin.port,
 	};
 
+	const struct services *services = guest->guests->services;
+	char hint[SHORTAGE_TEXT_MAX];
+	int error;
+
 	guest->started_ns = services_now_ns();
 	byte_buffer_init(&guest->early, TUNNEL_BUFFER_MAX);
-	if (upstream_connect(guest->guests->services->upstreams, &target, on_tunnel_connected,
-			     guest, &guest->upstream) < 0) {
-		deny(guest, "too_many_connections", "the broker has no resources left");
+	error = upstream_connect(services->upstreams, &target, on_tunnel_connected, guest,
+				 &guest->upstream);
+	if (error) {
+		shortage_text(error, services->files_max, hint);
+		deny(guest, "too_many_connections", hint);
 		return;
 	}
 	guest->state = GUEST_PARKED;

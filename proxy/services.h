@@ -17,6 +17,7 @@ struct services {
 	struct secret_store *secrets; /* NULL: none */
 	struct upstream_pool *upstreams;
 	struct egress_report *report;
+	uint64_t files_max; /* that the process may have open */
 };
 
 /* Monotonic time. */

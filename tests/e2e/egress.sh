@@ -2,7 +2,8 @@
 # The network of a session from end to end: real clients in a VM, the broker, and servers of this
 # test's own on 127.0.0.1, which --add-host lets it reach. The guest's part is
 # inside/egress.sh, whose results are counted here, too. EGRESS_MIB is what is uploaded and
-# downloaded at once (default 16), EGRESS_CONNECTIONS how many are open together (default 300).
+# downloaded at once (default 16), EGRESS_CONNECTIONS how many are open together (default 300); with
+# EGRESS_BRIEF=1 the clients that come with a language, npm for one, are left out.
 set -u
 build=${MATCHLOCK_BUILD:-build/release}
 matchlock=$build/matchlock
@@ -137,7 +138,8 @@ run() { # the secret is in this process' environment alone, and in no argument
 		--add-host web.test:127.0.0.1 --add-host tls.test:127.0.0.1 --add-host raw.test:127.0.0.1 \
 		--add-host later.test:127.0.0.1 --add-host mutual.test:127.0.0.1 --policy "$work/policy.yaml" -p "$published:8000" \
 		-v "$work/shared:/shared" -v "$PWD/tests/e2e/inside:/inside:ro" -- \
-		bash /inside/egress.sh /shared "$http" "$https" "$raw" "$mutual" "${EGRESS_MIB:-16}" "${EGRESS_CONNECTIONS:-300}"
+		bash /inside/egress.sh /shared "$http" "$https" "$raw" "$mutual" "${EGRESS_MIB:-16}" "${EGRESS_CONNECTIONS:-300}" \
+		${EGRESS_BRIEF:+brief}
 }
 (run) >"$work/inside" 2>"$work/errors" &
 session_pid=$!

@@ -329,5 +329,25 @@ tap.same("and taken back", (0, ""), broker.control_call(65, f"denied.test:{plain
 status, fields, body, rest = request("GET /x HTTP/1.1\r\nHost: HOST\r\n\r\n", "denied.test")
 tap.same("it is refused again", 403, status)
 
+# ---- no more files -----------------------------------------------------------------------------
+few = Broker([f"plain.test:{plain.port}", f"tcp://raw.test:{plain.port}"], ["plain.test", "raw.test"], files=64)
+tunnels = [few.dial("raw.test", plain.port) for _ in range(40)]
+event = few.event(reason="too_many_connections")
+tap.ok("connections over the limit of files are refused", event, few.events[-3:])
+status, fields, body, rest = request("GET /x HTTP/1.1\r\nHost: HOST\r\n\r\n", stream=few.dial("plain.test", plain.port))
+tap.ok("a request that finds none left is told which limit it was", status == 503 and b"too_many_connections" in body and
+       b"all 64 files open" in body and b"ulimit -Hn" in body, (status, body))
+waiting = [few.dial("plain.test", plain.port) for _ in range(10)]
+time.sleep(0.5)
+before = few.processor_seconds()
+time.sleep(2)
+used = few.processor_seconds() - before
+tap.ok("who waits for a file costs no processor time", used < 0.5, f"{used} s of 2")
+for tunnel in tunnels:
+    tunnel.close()
+status, fields, body, rest = request("GET /x HTTP/1.1\r\nHost: HOST\r\n\r\n", stream=waiting[-1])
+tap.same("and is served when there are files again", (200, b"GET 0"), (status, body))
+tap.same("the broker ends with connections open", 0, few.stop())
+
 tap.same("the broker ends when its control socket closes", 0, broker.stop())
 tap.finish()

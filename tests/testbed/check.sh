@@ -52,7 +52,9 @@ for name in "$@"; do
 done
 if [ ${#tests[@]} -eq 0 ]; then
 	for test in tests/kvm/*.sh; do
-		[ "$test" != tests/kvm/kvm_programs.sh ] || [ -n "${MATCHLOCK_LONG:-}" ] || continue
+		case $test in
+		*/kvm_programs.sh | */kvm_egress.sh) [ -n "${MATCHLOCK_LONG:-}" ] || continue ;;
+		esac
 		tests+=("$test")
 	done
 fi

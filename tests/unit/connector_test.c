@@ -8,10 +8,12 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "proxy/connector.h"
+#include "proxy/shortage.h"
 #include "tests/unit/dns_server.h"
 
 static const struct dns_record records[] = {
@@ -50,7 +52,11 @@ static void pin(const char *name, const char *address_text)
 static void use_upstream(const struct upstream_proxy *upstream, unsigned timeout_ms)
 {
 	struct connector_options options = {
-		.loop = &loop, .resolver = resolver, .upstream = upstream, .timeout_ms = timeout_ms
+		.loop = &loop,
+		.resolver = resolver,
+		.upstream = upstream,
+		.timeout_ms = timeout_ms,
+		.files_max = 4321,
 	};
 
 	connector_free(connector);
@@ -317,6 +323,78 @@ START_TEST(too_many_attempts)
 }
 END_TEST
 
+/* Leaves room for that many more files; returns the limit before. */
+static rlim_t limit_files(rlim_t room)
+{
+	struct rlimit limit;
+	int next = fcntl(0, F_DUPFD_CLOEXEC, 0);
+	rlim_t before;
+
+	ck_assert_int_ge(next, 0);
+	close(next);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	before = limit.rlim_cur;
+	limit.rlim_cur = (rlim_t)next + room;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	return before;
+}
+
+static void restore_files(rlim_t before)
+{
+	struct rlimit limit;
+
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = before;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* An attempt wants a file for its timer, then one for each socket. */
+START_TEST(no_file_left)
+{
+	struct connector_attempt *attempt;
+	struct host_name name = name_of("two.test");
+	uint16_t port = 0;
+	rlim_t before;
+	int error;
+
+	listen_on("127.0.0.1", 8, &port);
+	before = limit_files(0);
+	error = connector_start(connector, &name, port, on_done, NULL, &attempt);
+	restore_files(before);
+	ck_assert_int_eq(error, -EMFILE);
+
+	before = limit_files(1);
+	connect_to("two.test", port);
+	restore_files(before);
+	expect_failure("too_many_connections", "127.0.0.2 port");
+	expect_failure("too_many_connections", "all 4321 files open");
+	connect_to("two.test", port);
+	ck_assert_msg(result.fd >= 0, "%s", result.detail);
+	close(result.fd);
+}
+END_TEST
+
+START_TEST(shortages)
+{
+	char text[SHORTAGE_TEXT_MAX];
+
+	shortage_text(-EMFILE, 20000, text);
+	ck_assert_msg(strstr(text, "all 20000 files") && strstr(text, "ulimit -Hn"), "%s", text);
+	shortage_text(-EMFILE, UINT64_MAX, text);
+	ck_assert_msg(strstr(text, "where matchlock is started"), "cut off: %s", text);
+	shortage_text(-ENFILE, 20000, text);
+	ck_assert_msg(strstr(text, "fs.file-max"), "%s", text);
+	shortage_text(-EBUSY, 20000, text);
+	ck_assert_msg(strstr(text, "at once"), "%s", text);
+	shortage_text(-ENOMEM, 20000, text);
+	ck_assert_msg(strstr(text, "no memory"), "%s", text);
+	shortage_text(-ENOBUFS, 20000, text);
+	ck_assert_msg(strstr(text, strerror(ENOBUFS)), "%s", text);
+	ck_assert(shortage_is_of_files(-EMFILE) && shortage_is_of_files(-ENFILE));
+	ck_assert(!shortage_is_of_files(-ENOMEM));
+}
+END_TEST
+
 /* ---- upstream proxies ------------------------------------------------------------------------ */
 
 struct fake_proxy {
@@ -531,6 +609,8 @@ int main(void)
 	tcase_add_test(tests, names_that_lead_nowhere);
 	tcase_add_test(tests, cancelled_attempts);
 	tcase_add_test(tests, too_many_attempts);
+	tcase_add_test(tests, no_file_left);
+	tcase_add_test(tests, shortages);
 	tcase_add_loop_test(tests, a_tunnel, 0, 2);
 	tcase_add_test(tests, a_tunnel_through_a_named_proxy);
 	tcase_add_loop_test(tests, no_tunnel, 0, ARRAY_LENGTH(refused));

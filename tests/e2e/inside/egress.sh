@@ -2,9 +2,9 @@
 # What tests/e2e/egress.sh runs in the guest: real clients against its servers, and whatever else a
 # program in the guest can see of the network. Prints TAP.
 #
-#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT MIB CONNECTIONS
+#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT MIB CONNECTIONS [brief]
 set -u
-shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5 mib=$6 connections=$7
+shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5 mib=$6 connections=$7 extent=${8:-}
 web=web.test:$http
 tls=https://tls.test:$https
 cd "$(mktemp -d)" || exit 1
@@ -68,84 +68,88 @@ same "git push over https, the placeholder as its password" "" \
 	"$(git -C clone push -q "https://agent:$API_KEY@tls.test:$https/git/pushed.git" HEAD:pushed 2>&1)"
 ! GIT_TERMINAL_PROMPT=0 git -C clone push -q "$tls/git/pushed.git" HEAD:refused >/dev/null 2>&1
 ok "which is not possible without" $?
-if have npm; then
-	npm install --silent --no-audit --no-fund --registry "$tls/npm/" hello-npm >npm.log 2>&1
-	same "npm install from a registry" "hello from npm" "$(node -e 'console.log(require("hello-npm"))' 2>&1)"
-	grep -q . node_modules/hello-npm/package.json 2>/dev/null || sed 's/^/# /' npm.log
-else
-	skip "npm install from a registry"
-fi
-if /usr/bin/python3 -m venv venv >venv.log 2>&1; then
-	venv/bin/pip install -q --disable-pip-version-check --index-url "$tls/pip/simple/" hello-pip >pip.log 2>&1
-	same "pip install from an index" "hello from pip" "$(venv/bin/python -c 'import hello_pip; print(hello_pip.text)' 2>&1)"
-	[ -s pip.log ] && sed 's/^/# /' pip.log
-else
-	skip "pip install from an index"
-fi
+# The clients that come with a language: its packages, mostly.
+language_clients() {
+	if have npm; then
+		npm install --silent --no-audit --no-fund --registry "$tls/npm/" hello-npm >npm.log 2>&1
+		same "npm install from a registry" "hello from npm" "$(node -e 'console.log(require("hello-npm"))' 2>&1)"
+		grep -q . node_modules/hello-npm/package.json 2>/dev/null || sed 's/^/# /' npm.log
+	else
+		skip "npm install from a registry"
+	fi
+	if /usr/bin/python3 -m venv venv >venv.log 2>&1; then
+		venv/bin/pip install -q --disable-pip-version-check --index-url "$tls/pip/simple/" hello-pip >pip.log 2>&1
+		same "pip install from an index" "hello from pip" "$(venv/bin/python -c 'import hello_pip; print(hello_pip.text)' 2>&1)"
+		[ -s pip.log ] && sed 's/^/# /' pip.log
+	else
+		skip "pip install from an index"
+	fi
 
-if [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ]; then
-	mkdir -p crate/src crate/.cargo
-	printf '[package]\nname = "user"\nversion = "1.0.0"\n[dependencies]\nhello-cargo = "1"\n' >crate/Cargo.toml
-	printf '[source.crates-io]\nreplace-with = "mine"\n[source.mine]\nregistry = "%s/git/index.git"\n' "$tls" \
-		>crate/.cargo/config.toml
-	echo 'fn main() { println!("{}", hello_cargo::TEXT); }' >crate/src/main.rs
-	same "cargo, a crate from a registry" "hello from cargo" \
-		"$(cd crate && PATH=/usr/bin:/bin CARGO_HOME=$HOME/cargo cargo run -q 2>cargo.log)"
-	sed 's/^/# /' crate/cargo.log
-else
-	skip "cargo, a crate from a registry"
-fi
-if have go; then
-	mkdir module
-	printf 'module user.test/user\n\ngo 1.16\n\nrequire hello.test/hello v1.0.0\n' >module/go.mod
-	cat >module/main.go <<-'GO'
-		package main
+	if [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ]; then
+		mkdir -p crate/src crate/.cargo
+		printf '[package]\nname = "user"\nversion = "1.0.0"\n[dependencies]\nhello-cargo = "1"\n' >crate/Cargo.toml
+		printf '[source.crates-io]\nreplace-with = "mine"\n[source.mine]\nregistry = "%s/git/index.git"\n' "$tls" \
+			>crate/.cargo/config.toml
+		echo 'fn main() { println!("{}", hello_cargo::TEXT); }' >crate/src/main.rs
+		same "cargo, a crate from a registry" "hello from cargo" \
+			"$(cd crate && PATH=/usr/bin:/bin CARGO_HOME=$HOME/cargo cargo run -q 2>cargo.log)"
+		sed 's/^/# /' crate/cargo.log
+	else
+		skip "cargo, a crate from a registry"
+	fi
+	if have go; then
+		mkdir module
+		printf 'module user.test/user\n\ngo 1.16\n\nrequire hello.test/hello v1.0.0\n' >module/go.mod
+		cat >module/main.go <<-'GO'
+			package main
 
-		import (
-			"fmt"
-			"io"
-			"net/http"
-			"os"
+			import (
+				"fmt"
+				"io"
+				"net/http"
+				"os"
 
-			"hello.test/hello"
-		)
+				"hello.test/hello"
+			)
 
-		func main() {
-			answer, err := http.Get(os.Args[1])
-			if err != nil {
-				fmt.Println(err)
-				return
+			func main() {
+				answer, err := http.Get(os.Args[1])
+				if err != nil {
+					fmt.Println(err)
+					return
+				}
+				text, _ := io.ReadAll(answer.Body)
+				fmt.Print(hello.Text, ", ", string(text))
 			}
-			text, _ := io.ReadAll(answer.Body)
-			fmt.Print(hello.Text, ", ", string(text))
-		}
-	GO
-	same "go, a module from a proxy, and its HTTP client" "hello from go, hello" \
-		"$(cd module && GOPROXY=$tls/go GOSUMDB=off GOFLAGS=-mod=mod go run . "$tls/hello" 2>go.log)"
-	grep -v '^go: downloading' module/go.log | sed 's/^/# /'
-else
-	skip "go, a module from a proxy, and its HTTP client"
-fi
+		GO
+		same "go, a module from a proxy, and its HTTP client" "hello from go, hello" \
+			"$(cd module && GOPROXY=$tls/go GOSUMDB=off GOFLAGS=-mod=mod go run . "$tls/hello" 2>go.log)"
+		grep -v '^go: downloading' module/go.log | sed 's/^/# /'
+	else
+		skip "go, a module from a proxy, and its HTTP client"
+	fi
 
-if have java && have javac; then
-	cat >Fetch.java <<-'JAVA'
-		import java.net.URI;
-		import java.net.http.*;
-		class Fetch {
-			public static void main(String[] arguments) throws Exception {
-				HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
-				HttpRequest request = HttpRequest.newBuilder(URI.create(arguments[0])).build();
-				System.out.print(client.send(request, HttpResponse.BodyHandlers.ofString()).body());
+	if have java && have javac; then
+		cat >Fetch.java <<-'JAVA'
+			import java.net.URI;
+			import java.net.http.*;
+			class Fetch {
+				public static void main(String[] arguments) throws Exception {
+					HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+					HttpRequest request = HttpRequest.newBuilder(URI.create(arguments[0])).build();
+					System.out.print(client.send(request, HttpResponse.BodyHandlers.ofString()).body());
+				}
 			}
-		}
-	JAVA
-	same "java, its HTTP client" hello "$(java Fetch.java "$tls/hello" 2>&1)"
-elif have keytool && [ -e /etc/ssl/certs/java/cacerts ]; then
-	keytool -list -cacerts -storepass changeit -alias matchlock >keytool.log 2>&1
-	ok "java's store holds the certificate" $?
-else
-	skip "java"
-fi
+		JAVA
+		same "java, its HTTP client" hello "$(java Fetch.java "$tls/hello" 2>&1)"
+	elif have keytool && [ -e /etc/ssl/certs/java/cacerts ]; then
+		keytool -list -cacerts -storepass changeit -alias matchlock >keytool.log 2>&1
+		ok "java's store holds the certificate" $?
+	else
+		skip "java"
+	fi
+}
+[ "$extent" = brief ] || language_clients
 
 # ---- denials --------------------------------------------------------------------------------------
 for url in http://denied.test/secret/path https://denied.test/secret/path; do

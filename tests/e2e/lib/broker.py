@@ -213,9 +213,9 @@ def bundle(*secrets):
 
 class Broker:
     """matchlock-proxy as matchlock starts it. Its audit events are read here, or go to `audit`, a socket; what
-    it says goes to `errors`, a file, or where the test's own goes."""
+    it says goes to `errors`, a file, or where the test's own goes. `files` is how many it may have open."""
 
-    def __init__(self, allow=(), names=(), authority=None, secrets=None, audit=None, errors=None, **config):
+    def __init__(self, allow=(), names=(), authority=None, secrets=None, audit=None, errors=None, files=None, **config):
         self.directory = tempfile.mkdtemp(prefix="matchlock-proxy-")
         build = os.environ.get("MATCHLOCK_BUILD", "build/release")
         config = {"session": "test", "allow": list(allow),
@@ -241,7 +241,8 @@ class Broker:
         if authority:
             descriptors["--upstream-ca-fd"] = os.open(authority.certificate, os.O_RDONLY)
             opened.append(descriptors["--upstream-ca-fd"])
-        arguments = [os.path.join(build, "matchlock-proxy")]
+        arguments = ["prlimit", f"--nofile={files}:{files}"] if files else []
+        arguments.append(os.path.join(build, "matchlock-proxy"))
         for option, descriptor in descriptors.items():
             arguments += [option, str(descriptor)]
         self.process = subprocess.Popen(arguments, pass_fds=list(descriptors.values()), stderr=errors)
@@ -360,6 +361,11 @@ class Broker:
                 if line.startswith("VmRSS"):
                     return int(line.split()[1])
         return 0
+
+    def processor_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self):
         """The broker's exit status, after its control socket was closed."""
