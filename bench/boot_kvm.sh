@@ -20,7 +20,7 @@ memory=512
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 common="quiet loglevel=1 panic=-1 cryptomgr.notests pci=off swiotlb=noforce random.trust_cpu=on"
-common+=" tsc=reliable no_timer_check noreplace-smp console=ttyS0 8250.nr_uarts=1"
+common+=" tsc=reliable no_timer_check noreplace-smp rcupdate.rcu_expedited=1 console=ttyS0 8250.nr_uarts=1"
 # The testbed's processor sets XCR0 without telling KVM, whose CPUID is then wrong; the guest's kernel
 # finds out, warns with a trace and 40 lines, and does without XSAVE. Here it does without from the start.
 artifact=noxsave

@@ -261,8 +261,9 @@ static int make_doorbell(struct kvm_machine *engine, int fd)
 /* Loading messages and self-tests cost boot time; the clock is KVM's; a panic resets at once, by
  * the keyboard controller; no device but ours is worth looking for. With one processor Linux takes
  * the lock prefix off each locked instruction, thousands of times through a change of address space
- * and back, which costs more than the prefixes do. Processors beyond the first are for guest-init
- * to start, as in QEMU (qemu_engine.c says why, and KVM may be emulated itself). */
+ * and back, which costs more than the prefixes do. Grace periods of RCU are short on few processors
+ * when they are asked for. Processors beyond the first are for guest-init to start, as in QEMU
+ * (qemu_engine.c says why, and KVM may be emulated itself). */
 static int make_command_line(struct kvm_machine *engine, const struct engine_config *config)
 {
 	char window[96] = "";
@@ -276,7 +277,7 @@ static int make_command_line(struct kvm_machine *engine, const struct engine_con
 	return asprintf(&engine->command_line,
 			"quiet loglevel=1 panic=-1 reboot=k cryptomgr.notests pci=off "
 			"swiotlb=noforce random.trust_cpu=on tsc=reliable no_timer_check "
-			"noreplace-smp "
+			"noreplace-smp rcupdate.rcu_expedited=1 "
 			"console=ttyS0 8250.nr_uarts=1%s%s%s%s",
 			config->cpus > 1 ? " maxcpus=1" : "", window, config->append ? " " : "",
 			config->append ? config->append : "") < 0

@@ -183,9 +183,11 @@ static void add_option(struct command *command, const char *option, const char *
 /* The guest's clock is the host's counter, of known speed, by which its delay loops go too:
  * calibrating it by an emulated timer takes long and now and then fails. An emulated port needs
  * no time to recover between two writes, and a locked instruction costs one vCPU no more than
- * another, so that they need not be patched away. Self-tests and messages cost boot time. What
- * keeps speculation in check costs each of the guest kernel's calls a detour, and nothing here
- * speculates. A panic resets by triple fault, which -no-reboot turns into the end of QEMU. */
+ * another, so that they need not be patched away. Mounts and the like wait for RCU's grace periods,
+ * which on few processors are short when they are asked for. Self-tests and messages cost boot
+ * time. What keeps speculation in check costs each of the guest kernel's calls a detour, and
+ * nothing here speculates. A panic resets by triple fault, which -no-reboot turns into the end of
+ * QEMU. */
 static int format_command_line(const struct engine_config *config,
 			       const struct accelerator *accelerator, char **ret_text)
 {
@@ -206,7 +208,7 @@ static int format_command_line(const struct engine_config *config,
 			       config->doorbell_fd < 0 ? 0 : ENGINE_DOORBELL_PORT);
 	return asprintf(ret_text,
 			"%s%s%sacpi_rsdp=%#x io_delay=none no_timer_check noreplace-smp "
-			"mitigations=off "
+			"mitigations=off rcupdate.rcu_expedited=1 "
 			"cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
 			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1%s%s",
 			clock, accelerator->is_emulator ? timer : "", window, ACPI_MICROVM_ADDRESS,
