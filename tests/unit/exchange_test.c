@@ -327,6 +327,8 @@ START_TEST(interim_responses_do_not_go_on_for_ever)
 	peer_forget(&guest);
 	peer_say(&server, "HTTP/1.1 102 Processing\r\n\r\n");
 	expect_answer("HTTP/1.1 502", "Matchlock-Error: upstream_broken", "too many interim");
+	/* The final one is not to answer somebody else. */
+	WORLD_UNTIL(&world, peer_is_over(&server));
 }
 END_TEST
 
@@ -399,6 +401,8 @@ static const struct {
 	{ OK "X-Name: a\r\n b\r\n\r\n", "upstream_broken", "" },
 	{ OK "X-Name: a\rb\r\n\r\n", "upstream_broken", "" },
 	{ OK "no field\r\n\r\n", "upstream_broken", "" },
+	{ "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "upgrade_refused",
+	  "was not asked to" },
 	{ "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 abc\r\n\r\n", "upstream_broken", "" },
 };
 
