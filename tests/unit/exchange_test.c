@@ -543,6 +543,24 @@ START_TEST(a_stale_connection_is_tried_once_more)
 }
 END_TEST
 
+START_TEST(one_that_ends_with_its_answer_is_not_kept)
+{
+	ask(GET "\r\n");
+	/* In one event with the answer, or in one behind it. */
+	if (_i == 0)
+		peer_say(&server, OK "Content-Length: 2\r\n\r\nok");
+	else
+		peer_say(&server, OK "Content-Length: 2\r\n\r\no");
+	if (_i == 1)
+		WORLD_UNTIL(&world, peer_has(&guest, "\r\n\r\no"));
+	if (_i == 1)
+		peer_say(&server, "k");
+	ck_assert_int_eq(shutdown(server.fd, SHUT_WR), 0);
+	WORLD_UNTIL(&world, outcome_count == 1);
+	WORLD_UNTIL(&world, peer_is_over(&server));
+}
+END_TEST
+
 START_TEST(it_is_tried_no_more_than_that)
 {
 	use_once();
@@ -808,6 +826,7 @@ int main(void)
 	tcase_add_test(plain, freeing_tells_the_log_and_drops_the_server);
 	tcase_add_test(plain, nobody_there_is_an_answer);
 	tcase_add_test(plain, a_stale_connection_is_tried_once_more);
+	tcase_add_loop_test(plain, one_that_ends_with_its_answer_is_not_kept, 0, 2);
 	tcase_add_test(plain, it_is_tried_no_more_than_that);
 	tcase_add_test(plain, a_body_is_never_sent_twice);
 	tcase_add_test(plain, an_answer_that_began_is_never_asked_for_twice);
