@@ -245,9 +245,9 @@ void http2_leg_release(struct http_leg *base, bool is_cut)
 
 	leg->is_released = true;
 	leg->is_marked = false;
-	if (byte_buffer_length(&leg->in) > 0)
-		(void)nghttp2_session_consume_connection(codec->session,
-							 byte_buffer_length(&leg->in));
+	/* For what came before, as for what still comes, there is window again: on the stream too,
+	 * whose end is to come. */
+	http2_leg_consume(leg, byte_buffer_length(&leg->in));
 	if (leg->is_closed || leg->stream_id < 0) {
 		http2_leg_free(leg);
 		return;

@@ -98,6 +98,14 @@ void http2_leg_end_head(struct http2_leg *leg, bool ends)
 		http_head_free(head);
 }
 
+void http2_leg_consume(struct http2_leg *leg, size_t length)
+{
+	if (length > 0 && !leg->is_closed)
+		(void)nghttp2_session_consume(leg->codec->session, leg->stream_id, length);
+	else if (length > 0)
+		(void)nghttp2_session_consume_connection(leg->codec->session, length);
+}
+
 static void receive(struct http_leg *base, struct byte_buffer *out)
 {
 	struct http2_leg *leg = http2_leg_of(base);
@@ -110,10 +118,7 @@ static void receive(struct http_leg *base, struct byte_buffer *out)
 		return;
 	}
 	byte_buffer_consume(&leg->in, length);
-	if (length > 0 && !leg->is_closed)
-		(void)nghttp2_session_consume(leg->codec->session, leg->stream_id, length);
-	else if (length > 0)
-		(void)nghttp2_session_consume_connection(leg->codec->session, length);
+	http2_leg_consume(leg, length);
 	if (leg->in_ended && byte_buffer_length(&leg->in) == 0)
 		base->receiving = HTTP_RECEIVING_ENDED;
 }

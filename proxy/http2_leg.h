@@ -61,6 +61,8 @@ void http2_leg_free(struct http2_leg *leg);
 int http2_leg_begin_head(struct http2_leg *leg);
 int http2_leg_take_field(struct http2_leg *leg, struct http_text name, struct http_text value);
 void http2_leg_end_head(struct http2_leg *leg, bool ends);
+/* Bytes of the body were taken or given up: the peer may send as many more. */
+void http2_leg_consume(struct http2_leg *leg, size_t length);
 /* Nothing more comes, and nothing can be sent. `problem` is static. */
 void http2_leg_fail(struct http2_leg *leg, const char *problem);
 

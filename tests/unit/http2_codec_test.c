@@ -777,6 +777,8 @@ static void add_server_tests(TCase *tests)
 	tcase_add_test(tests, who_is_not_read_from_is_told_to_wait);
 	tcase_add_test(tests, what_was_sent_still_goes_out_after_the_release);
 	tcase_add_loop_test(tests, a_body_that_nobody_wants_comes_to_its_end, 0, 1);
+	tcase_add_loop_test(tests, a_body_that_nobody_wants_comes_to_its_end, STREAM_WINDOW,
+			    STREAM_WINDOW + 1);
 	tcase_add_test(tests, a_reset_fails_the_leg);
 	tcase_add_test(tests, the_end_of_the_connection_is_everybodys);
 	tcase_add_test(tests, what_is_cut_does_not_look_whole);
