@@ -412,6 +412,7 @@ static void on_handshake_changed(void *context)
 	struct guest *guest = context;
 
 	guest->state = GUEST_TLS;
+	set_deadline(guest, HANDSHAKE_MS);
 	on_ready(&guest->stream);
 }
 

@@ -259,6 +259,19 @@ START_TEST(a_client_hello_has_its_time)
 }
 END_TEST
 
+/* While a server is connected the time is the server's; then it is the program's again. */
+START_TEST(the_rest_of_a_handshake_has_its_time)
+{
+	start_tls(usual_name);
+	wait_for(100);
+	ck_assert(!peer_is_over(&guest));
+	tls_peer_accept(&tls_server, &world, TLS_PROTOCOL_HTTP1, NULL);
+	WORLD_UNTIL(&world, (peer_read(&guest), guest.length > 0));
+	expect_end_within(30);
+	stream_release(&tls_server.stream);
+}
+END_TEST
+
 START_TEST(a_program_that_goes_away_takes_the_connecting_along)
 {
 	start_tls(usual_name);
@@ -289,6 +302,7 @@ int main(void)
 	tcase_add_test(tests, tls_goes_as_far_as_the_server_does);
 	tcase_add_test(tests, another_name_is_refused);
 	tcase_add_test(tests, a_client_hello_has_its_time);
+	tcase_add_test(tests, the_rest_of_a_handshake_has_its_time);
 	tcase_add_test(tests, a_program_that_goes_away_takes_the_connecting_along);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
