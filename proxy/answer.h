@@ -6,12 +6,10 @@
 #ifndef PROXY_ANSWER_H
 #define PROXY_ANSWER_H
 
-#include "proxy/byte_buffer.h"
 #include "proxy/http_head.h"
+#include "proxy/http_leg.h"
 
 #include <stdbool.h>
-
-#define ANSWER_BODY_MAX 16384u
 
 struct answer {
 	unsigned status;
@@ -24,7 +22,9 @@ struct answer {
 	const char *hint;      /* what would allow it, or what is wrong; NULL: nothing to say */
 };
 
-/* Fills `head`, which is clear, with everything but framing, and `body`. 0, -ENOMEM or -ENOBUFS. */
-int answer_make(const struct answer *answer, struct http_head *head, struct byte_buffer *body);
+/* Sends all of it, or its head alone in answer to HEAD. Where the guest has yet to send of its
+ * request, that will not be read, and the connection ends with the answer. 0; -ENOMEM; -ENOBUFS
+ * when the leg has no room; or an error of sending. */
+int answer_send(const struct answer *answer, struct http_leg *guest, bool is_head);
 
 #endif

@@ -31,7 +31,7 @@ static int refuse(struct body_limit *limit, const char *reason, uint64_t most)
 
 	verdict->allowed = false;
 	verdict->reason = reason;
-	egress_policy_name_rule(limit->limits, verdict);
+	egress_rule_name(limit->limits, verdict);
 	snprintf(verdict->hint, sizeof(verdict->hint), "%.100s allows %llu bytes",
 		 limit->limits->where, (unsigned long long)most);
 	return -EACCES;

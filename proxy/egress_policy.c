@@ -2,15 +2,13 @@
 
 #include "base/checked.h"
 #include "base/escape.h"
-#include "proxy/http_syntax.h"
+#include "proxy/host_pattern.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const uint16_t web_ports[] = { 443, 80, 0 };
 static const uint16_t passthrough_ports[] = { 443, 0 };
 
 /* A host that is open, or passed through. */
@@ -29,7 +27,7 @@ struct budget {
 	uint64_t bytes;
 };
 
-/* What egress_policy_name_rule() says. */
+/* What egress_rule_name() says. */
 struct rule_name {
 	char text[EGRESS_RULE_NAME_MAX];
 };
@@ -49,34 +47,6 @@ struct egress_policy {
 
 /* ---- verdicts -------------------------------------------------------------------------------- */
 
-static void say(char text[static 256], const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-
-static void say(char text[static 256], const char *format, ...)
-{
-	char raw[512];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(raw, sizeof(raw), format, arguments);
-	va_end(arguments);
-	escape_text(raw, strlen(raw), text, 256);
-}
-
-static void deny(struct egress_verdict *verdict, const char *reason)
-{
-	verdict->allowed = false;
-	verdict->reason = reason;
-}
-
-void egress_policy_name_rule(const struct egress_rule *rule, struct egress_verdict *verdict)
-{
-	char host[HOST_PATTERN_MAX];
-
-	host_pattern_text(&rule->host, host);
-	say(verdict->rule, "%s host %s", rule->where, host);
-}
-
 /* The same of a rule of this policy, which is named for each request. */
 static void name_own_rule(const struct egress_policy *policy, const struct egress_rule *rule,
 			  struct egress_verdict *verdict)
@@ -91,30 +61,11 @@ static void name_entry(struct egress_verdict *verdict, const struct entry *entry
 	char text[HOST_PATTERN_MAX];
 
 	host_pattern_text(&entry->pattern, text);
-	say(verdict->rule, "%s %s", entry->was_added ? "matchlock allow add" : list, text);
+	egress_verdict_name(verdict, "%s %s", entry->was_added ? "matchlock allow add" : list,
+			    text);
 }
 
 /* ---- hosts ----------------------------------------------------------------------------------- */
-
-static const uint16_t *ports_of(const struct egress_rule *rule)
-{
-	return rule->ports[0] ? rule->ports : web_ports;
-}
-
-static bool rule_has_port(const struct egress_rule *rule, uint16_t port)
-{
-	for (const uint16_t *item = ports_of(rule); *item; item++) {
-		if (*item == port)
-			return true;
-	}
-	return false;
-}
-
-/* How narrow a pattern is; more is narrower. Only meaningful among those that match one name. */
-static unsigned rank_of(const struct egress_rule *rule)
-{
-	return rule->host.is_wildcard ? rule->host.name.length : UINT8_MAX + 1u;
-}
 
 /* The rank of the rules that count for the name; 0 when there are none. */
 static unsigned rank_for(const struct egress_policy *policy, const struct host_name *name)
@@ -124,14 +75,14 @@ static unsigned rank_for(const struct egress_policy *policy, const struct host_n
 	for (size_t i = 0; i < policy->rule_count; i++) {
 		if (!policy->rules[i].host.is_tcp &&
 		    host_pattern_matches_name(&policy->rules[i].host, name))
-			rank = MAX_OF(rank, rank_of(&policy->rules[i]));
+			rank = MAX_OF(rank, egress_rule_rank(&policy->rules[i]));
 	}
 	return rank;
 }
 
 static bool counts_for(const struct egress_rule *rule, unsigned rank, const struct host_name *name)
 {
-	return !rule->host.is_tcp && rank_of(rule) == rank &&
+	return !rule->host.is_tcp && egress_rule_rank(rule) == rank &&
 	       host_pattern_matches_name(&rule->host, name);
 }
 
@@ -170,24 +121,24 @@ static bool judge_by_rules(const struct egress_policy *policy, const struct host
 		if (!counts_for(rule, rank, name))
 			continue;
 		last = rule;
-		if (!rule_has_port(rule, port))
+		if (!egress_rule_has_port(rule, port))
 			continue;
 		verdict->allowed = true;
-		egress_policy_name_rule(rule, verdict);
+		egress_rule_name(rule, verdict);
 		return true;
 	}
 	if (!last)
 		return false;
-	deny(verdict, "port_not_allowed");
-	egress_policy_name_rule(last, verdict);
-	say(verdict->hint, "add port %u to the rule at %s", port, last->where);
+	egress_verdict_deny(verdict, "port_not_allowed");
+	egress_rule_name(last, verdict);
+	egress_verdict_hint(verdict, "add port %u to the rule at %s", port, last->where);
 	return true;
 }
 
 static void judge_by_patterns(const struct egress_policy *policy, const struct host_name *name,
 			      uint16_t port, struct egress_verdict *verdict)
 {
-	const struct entry *entry = find_entry(&policy->allow, name, port, false, web_ports);
+	const struct entry *entry = find_entry(&policy->allow, name, port, false, egress_web_ports);
 	bool is_known;
 
 	if (entry || policy->allow_all) {
@@ -195,19 +146,20 @@ static void judge_by_patterns(const struct egress_policy *policy, const struct h
 		if (entry)
 			name_entry(verdict, entry, "--allow-host");
 		else
-			say(verdict->rule, "--allow-all-hosts");
+			egress_verdict_name(verdict, "--allow-all-hosts");
 		return;
 	}
 	is_known = knows_name(&policy->allow, name) || knows_name(&policy->passthrough, name);
-	deny(verdict, is_known ? "port_not_allowed" : "host_not_allowed");
-	say(verdict->rule,
-	    is_known ? "the host is allowed on other ports" : "no rule allows this host");
+	egress_verdict_deny(verdict, is_known ? "port_not_allowed" : "host_not_allowed");
+	egress_verdict_name(verdict, is_known ? "the host is allowed on other ports"
+					      : "no rule allows this host");
 	if (port == 443 || port == 80)
-		say(verdict->hint, "matchlock allow add %s %s", policy->session, name->text);
+		egress_verdict_hint(verdict, "matchlock allow add %s %s", policy->session,
+				    name->text);
 	else
-		say(verdict->hint,
-		    "matchlock allow add %s %s:%u, or tcp://%s:%u when it is not HTTP",
-		    policy->session, name->text, port, name->text, port);
+		egress_verdict_hint(
+			verdict, "matchlock allow add %s %s:%u, or tcp://%s:%u when it is not HTTP",
+			policy->session, name->text, port, name->text, port);
 }
 
 static bool has_budget(const struct egress_policy *policy, const struct egress_rule *rule,
@@ -217,8 +169,9 @@ static bool has_budget(const struct egress_policy *policy, const struct egress_r
 
 	if (left->requests > 0 && left->bytes > 0)
 		return true;
-	deny(verdict, left->requests == 0 ? "requests_exhausted" : "bytes_exhausted");
-	say(verdict->hint, "the session's budget at %s is used up", rule->where);
+	egress_verdict_deny(verdict,
+			    left->requests == 0 ? "requests_exhausted" : "bytes_exhausted");
+	egress_verdict_hint(verdict, "the session's budget at %s is used up", rule->where);
 	return false;
 }
 
@@ -231,14 +184,15 @@ static bool judge_by_tcp_rules(const struct egress_policy *policy, const struct 
 	for (size_t i = 0; i < policy->rule_count; i++) {
 		const struct egress_rule *rule = &policy->rules[i];
 
-		if (rule->host.is_tcp && host_pattern_matches(&rule->host, name, port, web_ports) &&
-		    (!found || rank_of(rule) > rank_of(found)))
+		if (rule->host.is_tcp &&
+		    host_pattern_matches(&rule->host, name, port, egress_web_ports) &&
+		    (!found || egress_rule_rank(rule) > egress_rule_rank(found)))
 			found = rule;
 	}
 	if (!found)
 		return false;
 	verdict->transport = EGRESS_OPAQUE;
-	egress_policy_name_rule(found, verdict);
+	egress_rule_name(found, verdict);
 	if (has_budget(policy, found, verdict)) {
 		verdict->allowed = true;
 		verdict->limits = found;
@@ -249,7 +203,7 @@ static bool judge_by_tcp_rules(const struct egress_policy *policy, const struct 
 static void judge_lists(const struct egress_policy *policy, const struct host_name *name,
 			uint16_t port, struct egress_verdict *ret_verdict)
 {
-	const struct entry *opaque = find_entry(&policy->allow, name, port, true, web_ports);
+	const struct entry *opaque = find_entry(&policy->allow, name, port, true, egress_web_ports);
 	const struct entry *passed;
 
 	*ret_verdict = (struct egress_verdict){ .transport = EGRESS_INTERCEPTED };
@@ -275,11 +229,12 @@ static void judge_lists(const struct egress_policy *policy, const struct host_na
 
 static void refuse_frozen(struct egress_verdict *verdict)
 {
-	deny(verdict, "session_frozen");
+	egress_verdict_deny(verdict, "session_frozen");
 	verdict->limits = NULL;
-	say(verdict->rule, "canary: freeze");
-	say(verdict->hint, "a decoy credential was used, so nothing of this session may reach the "
-			   "network any more; nothing opens it again but a new session");
+	egress_verdict_name(verdict, "canary: freeze");
+	egress_verdict_hint(verdict,
+			    "a decoy credential was used, so nothing of this session may reach the "
+			    "network any more; nothing opens it again but a new session");
 }
 
 void egress_policy_judge_connection(const struct egress_policy *policy,
@@ -304,153 +259,20 @@ bool egress_policy_is_frozen(const struct egress_policy *policy)
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-/* How far a request came with a rule; the farthest refusal is the one worth telling. */
-enum stage {
-	STAGE_PORT,
-	STAGE_METHOD,
-	STAGE_PATH,
-	STAGE_REQUIRED,
-	STAGE_DENIED,
-	STAGE_SIZE,
-	STAGE_BUDGET,
-	STAGE_PASSED,
-};
-
-struct request {
-	const struct http_head *head;
-	struct request_path path;
-	bool has_path; /* in normal form */
-};
-
-static void read_request(const struct http_head *head, struct request *request)
+static enum egress_stage judge_by_rule(const struct egress_policy *policy,
+				       const struct egress_rule *rule, uint16_t port,
+				       const struct egress_request *request,
+				       struct egress_verdict *verdict)
 {
-	request->head = head;
-	request->has_path = request_path_parse(http_head_path(head), &request->path) == 0;
-}
-
-static bool has_text(const struct egress_texts *texts, struct http_text text)
-{
-	for (size_t i = 0; i < texts->count; i++) {
-		if (http_text_is_exactly(text, texts->items[i]))
-			return true;
-	}
-	return false;
-}
-
-static bool selects_method(const struct egress_selector *selector, const struct request *request)
-{
-	return selector->methods.count == 0 ||
-	       has_text(&selector->methods, http_head_method(request->head));
-}
-
-static bool selects_path(const struct egress_selector *selector, const struct request *request)
-{
-	if (selector->path_count == 0)
-		return true;
-	for (size_t i = 0; i < selector->path_count && request->has_path; i++) {
-		if (request_path_matches(&selector->paths[i], &request->path))
-			return true;
-	}
-	return false;
-}
-
-/* There once, with the wanted value. */
-static bool has_required(const struct http_head *head, const struct egress_header *wanted)
-{
-	ssize_t index = http_head_find(head, wanted->name, 0);
-
-	if (index < 0 || http_head_find(head, wanted->name, (size_t)index + 1) >= 0)
-		return false;
-	return !wanted->value ||
-	       http_text_is_exactly(http_head_field(head, (size_t)index).value, wanted->value);
-}
-
-static enum stage judge_headers(const struct egress_rule *rule, const struct http_head *head,
-				struct egress_verdict *verdict)
-{
-	for (size_t i = 0; i < rule->required_count; i++) {
-		if (has_required(head, &rule->required[i]))
-			continue;
-		deny(verdict, "header_missing");
-		say(verdict->hint, "send the header %s as %s asks", rule->required[i].name,
-		    rule->where);
-		return STAGE_REQUIRED;
-	}
-	for (size_t i = 0; i < rule->denied_headers.count; i++) {
-		if (http_head_find(head, rule->denied_headers.items[i], 0) < 0)
-			continue;
-		deny(verdict, "header_not_allowed");
-		say(verdict->hint, "leave out the header %s, or change %s",
-		    rule->denied_headers.items[i], rule->where);
-		return STAGE_DENIED;
-	}
-	return STAGE_PASSED;
-}
-
-static enum stage judge_sizes(const struct egress_rule *rule, const struct http_head *head,
-			      struct egress_verdict *verdict)
-{
-	bool has_length = false;
-	uint64_t length = 0;
-
-	if (http_head_size(head) > rule->head_bytes_max) {
-		deny(verdict, "head_too_large");
-		say(verdict->hint, "%s allows %llu bytes of head", rule->where,
-		    (unsigned long long)rule->head_bytes_max);
-		return STAGE_SIZE;
-	}
-	if (http_head_length(head, &has_length, &length) < 0 ||
-	    (has_length && length > rule->body_bytes_max)) {
-		deny(verdict, "body_too_large");
-		say(verdict->hint, "%s allows %llu bytes of body", rule->where,
-		    (unsigned long long)rule->body_bytes_max);
-		return STAGE_SIZE;
-	}
-	return STAGE_PASSED;
-}
-
-static enum stage judge_budget(const struct egress_policy *policy, const struct egress_rule *rule,
-			       struct egress_verdict *verdict)
-{
-	return has_budget(policy, rule, verdict) ? STAGE_PASSED : STAGE_BUDGET;
-}
-
-static enum stage judge_rule(const struct egress_policy *policy, const struct egress_rule *rule,
-			     uint16_t port, const struct request *request,
-			     struct egress_verdict *verdict)
-{
-	enum stage stage;
+	enum egress_stage stage;
 
 	*verdict = (struct egress_verdict){ .transport = EGRESS_INTERCEPTED };
 	name_own_rule(policy, rule, verdict);
-	if (!rule_has_port(rule, port)) {
-		deny(verdict, "port_not_allowed");
-		say(verdict->hint, "add port %u to the rule at %s", port, rule->where);
-		return STAGE_PORT;
-	}
-	if (!selects_method(&rule->selector, request)) {
-		deny(verdict, "method_not_allowed");
-		say(verdict->hint, "add the method to the rule at %s", rule->where);
-		return STAGE_METHOD;
-	}
-	if (!selects_path(&rule->selector, request)) {
-		deny(verdict, request->has_path ? "path_not_allowed" : "path_ambiguous");
-		say(verdict->hint,
-		    request->has_path ? "add the path to the rule at %s"
-				      : "write the path in normal form; %s looks at it",
-		    rule->where);
-		return STAGE_PATH;
-	}
-	stage = judge_headers(rule, request->head, verdict);
-	if (stage == STAGE_PASSED)
-		stage = judge_sizes(rule, request->head, verdict);
-	if (stage == STAGE_PASSED)
-		stage = judge_budget(policy, rule, verdict);
-	if (stage == STAGE_PASSED) {
-		verdict->allowed = true;
-		verdict->limits = rule;
-	}
-	return stage;
+	stage = egress_rule_judge(rule, port, request, verdict);
+	if (stage != EGRESS_STAGE_PASSED || has_budget(policy, rule, verdict))
+		return stage;
+	verdict->limits = NULL;
+	return EGRESS_STAGE_BUDGET;
 }
 
 const char *egress_policy_client_certificate(const struct egress_policy *policy,
@@ -461,7 +283,7 @@ const char *egress_policy_client_certificate(const struct egress_policy *policy,
 	for (size_t i = 0; i < policy->rule_count; i++) {
 		const struct egress_rule *rule = &policy->rules[i];
 
-		if (counts_for(rule, rank, name) && rule_has_port(rule, port))
+		if (counts_for(rule, rank, name) && egress_rule_has_port(rule, port))
 			return rule->client_certificate;
 	}
 	return NULL;
@@ -486,27 +308,27 @@ void egress_policy_judge_request(struct egress_policy *policy, const struct host
 {
 	unsigned rank = rank_for(policy, name);
 	struct egress_verdict verdict;
-	struct request request;
+	struct egress_request request;
 	bool is_first = true;
-	enum stage farthest = STAGE_PORT;
+	enum egress_stage farthest = EGRESS_STAGE_PORT;
 
 	if (rank == 0 || policy->is_frozen) {
 		egress_policy_judge_connection(policy, name, port, ret_verdict);
 		return;
 	}
-	read_request(head, &request);
+	egress_request_read(head, &request);
 	for (size_t i = 0; i < policy->rule_count; i++) {
-		enum stage stage;
+		enum egress_stage stage;
 
 		if (!counts_for(&policy->rules[i], rank, name))
 			continue;
-		stage = judge_rule(policy, &policy->rules[i], port, &request, &verdict);
+		stage = judge_by_rule(policy, &policy->rules[i], port, &request, &verdict);
 		if (is_first || stage > farthest) {
 			*ret_verdict = verdict;
 			farthest = stage;
 		}
 		is_first = false;
-		if (stage == STAGE_PASSED) {
+		if (stage == EGRESS_STAGE_PASSED) {
 			spend_request(policy, &policy->rules[i]);
 			return;
 		}
@@ -527,94 +349,6 @@ int egress_policy_spend(struct egress_policy *policy, const struct egress_rule *
 	}
 	left->bytes -= bytes;
 	return 0;
-}
-
-void egress_policy_judge_secret(const struct egress_rule *limits, const char *secret,
-				const struct http_head *head, struct egress_verdict *ret_verdict)
-{
-	struct request request;
-	bool is_bound = false;
-
-	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
-	if (!limits || limits->binding_count == 0)
-		return;
-	egress_policy_name_rule(limits, ret_verdict);
-	read_request(head, &request);
-	for (size_t i = 0; i < limits->binding_count; i++) {
-		const struct egress_binding *binding = &limits->bindings[i];
-
-		if (strcmp(binding->secret, secret) != 0)
-			continue;
-		is_bound = true;
-		if (selects_method(&binding->selector, &request) &&
-		    selects_path(&binding->selector, &request))
-			return;
-	}
-	if (!is_bound)
-		return;
-	deny(ret_verdict, "secret_not_bound");
-	say(ret_verdict->hint, "%s binds %s to other methods or paths", limits->where, secret);
-}
-
-/* ---- git push -------------------------------------------------------------------------------- */
-
-/* "**" any text, "*" any text without a slash. The last star of either kind takes more as long as
- * the rest does not fit; a single one hands over to the double one before it at a slash. */
-static bool ref_matches(const char *pattern, const char *text)
-{
-	const char *single = NULL, *single_text = NULL;
-	const char *twice = NULL, *twice_text = NULL;
-
-	while (*text) {
-		if (pattern[0] == '*' && pattern[1] == '*') {
-			pattern += 2;
-			twice = pattern;
-			twice_text = text;
-			single = NULL;
-		} else if (*pattern == '*') {
-			single = ++pattern;
-			single_text = text;
-		} else if (*pattern == *text) {
-			pattern++;
-			text++;
-		} else if (single && *single_text != '/') {
-			pattern = single;
-			text = ++single_text;
-		} else if (twice) {
-			pattern = twice;
-			text = ++twice_text;
-			single = NULL;
-		} else {
-			return false;
-		}
-	}
-	return pattern[strspn(pattern, "*")] == '\0';
-}
-
-static bool push_allows(const struct egress_push *push, const char *ref)
-{
-	for (size_t i = 0; i < push->refs.count && ref; i++) {
-		if (ref_matches(push->refs.items[i], ref))
-			return true;
-	}
-	return !ref;
-}
-
-void egress_policy_judge_push(const struct egress_rule *limits, const char *repository,
-			      const char *ref, struct egress_verdict *ret_verdict)
-{
-	*ret_verdict = (struct egress_verdict){ .allowed = true, .limits = limits };
-	if (!limits || !limits->limits_pushes)
-		return;
-	egress_policy_name_rule(limits, ret_verdict);
-	for (size_t i = 0; i < limits->push_count; i++) {
-		if (strcmp(limits->pushes[i].repository, repository) == 0 &&
-		    push_allows(&limits->pushes[i], ref))
-			return;
-	}
-	deny(ret_verdict, "push_not_allowed");
-	say(ret_verdict->hint, "%s allows git push to other repositories or refs alone",
-	    limits->where);
 }
 
 /* ---- lists ----------------------------------------------------------------------------------- */
@@ -652,7 +386,7 @@ static const struct egress_rule *find_conflict(const struct egress_policy *polic
 
 		if (rule->host.is_tcp || !names_overlap(&rule->host, pattern))
 			continue;
-		for (const uint16_t *port = ports_of(rule); *port; port++) {
+		for (const uint16_t *port = egress_rule_ports(rule); *port; port++) {
 			if (pattern_has_port(pattern, *port))
 				return rule;
 		}
@@ -790,8 +524,8 @@ static bool is_same_text(const char *a, const char *b)
 
 static bool shares_port(const struct egress_rule *a, const struct egress_rule *b)
 {
-	for (const uint16_t *port = ports_of(a); *port; port++) {
-		if (rule_has_port(b, *port))
+	for (const uint16_t *port = egress_rule_ports(a); *port; port++) {
+		if (egress_rule_has_port(b, *port))
 			return true;
 	}
 	return false;
@@ -841,7 +575,7 @@ int egress_policy_new(const struct egress_policy_options *options,
 	for (size_t i = 0; i < options->rule_count && !result; i++) {
 		struct egress_verdict verdict;
 
-		egress_policy_name_rule(&options->rules[i], &verdict);
+		egress_rule_name(&options->rules[i], &verdict);
 		memcpy(policy->names[i].text, verdict.rule, sizeof(verdict.rule));
 		policy->left[i].requests = options->rules[i].requests_max;
 		policy->left[i].bytes = options->rules[i].bytes_max;

@@ -1,31 +1,24 @@
 #include "proxy/exchange.h"
 
-#include "base/checked.h"
 #include "proxy/answer.h"
-#include "proxy/body_limit.h"
 #include "proxy/body_pipe.h"
 #include "proxy/canary_search.h"
 #include "proxy/egress_policy.h"
-#include "proxy/egress_report.h"
-#include "proxy/git_push.h"
 #include "proxy/grpc_filter.h"
-#include "proxy/request_body.h"
 #include "proxy/request_check.h"
-#include "proxy/secret_filter.h"
+#include "proxy/request_filters.h"
+#include "proxy/request_report.h"
+#include "proxy/response_filters.h"
 #include "proxy/secret_request.h"
-#include "proxy/secret_response.h"
 #include "proxy/shortage.h"
+#include "proxy/signed_body.h"
 #include "proxy/tls.h"
 #include "proxy/websocket.h"
 #include "proxy/websocket_relay.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
-#include <openssl/sha.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /*
  * Theory of operation. Everything happens in exchange_turn(), which looks at both legs and moves
@@ -52,8 +45,6 @@ enum exchange_state {
 	EXCHANGE_OVER,
 };
 
-#define PATH_LOGGED_MAX 2048u
-
 struct exchange {
 	const struct services *services;
 	const struct exchange_origin *origin;
@@ -73,69 +64,25 @@ struct exchange {
 	struct byte_buffer held; /* HOLDING, SEARCHING */
 	struct body_pipe request;
 	struct body_pipe response;
-	/* In `request` and `response`, borrowed; each may be NULL. */
-	struct body_filter *request_secrets;
-	struct body_filter *request_limit;
-	struct body_filter *request_push;
-	struct body_filter *response_secrets;
-	struct body_filter *response_limit;
+	struct request_filters request_filters;
+	struct response_filters response_filters;
 	exchange_done *done; /* NULL once it was called */
 	void *context;
 	enum exchange_outcome outcome;
-	/* For the log and for answers. */
-	char method[HTTP_METHOD_LOGGED_MAX + 1];
-	char path[PATH_LOGGED_MAX + 1];
 	struct request_verdict verdict;
-	unsigned status;
+	struct request_report report;
 	const char *problem; /* a code: why it went wrong */
-	struct ip_address address;
-	uint64_t started_ns;
 };
 
-/* ---- the log -------------------------------------------------------------------------------- */
-
-static const char *protocol_of(const struct exchange *exchange)
-{
-	if (!exchange->origin->is_tls)
-		return "http";
-	return exchange->guest->version == 2 ? "h2" : "https";
-}
+/* ---- the end -------------------------------------------------------------------------------- */
 
 static void tell(struct exchange *exchange, const char *reason, bool is_denial, const char *hint)
 {
-	struct request_verdict *verdict = &exchange->verdict;
-	char secrets[REQUEST_SECRETS_MAX];
-	struct egress_entry entry = {
-		.operation = "request",
-		.host = exchange->origin->name.text,
-		.port = exchange->origin->port,
-		.address = exchange->address.family ? &exchange->address : NULL,
-		.protocol = protocol_of(exchange),
-		.method = exchange->method,
-		.path = exchange->path,
-		.status = exchange->status,
-		.reason = reason,
-		.rule = verdict->rule[0] ? verdict->rule : NULL,
-		.hint = hint,
-		.sent = exchange->request.moved,
-		.received = exchange->response.moved,
-		.duration_ns = services_now_ns() - exchange->started_ns,
-	};
-
-	if (exchange->is_reported)
+	if (exchange->report.is_told)
 		return;
-	exchange->is_reported = true;
-	if (exchange->request_secrets)
-		secret_filter_report(exchange->request_secrets, &verdict->secret);
-	request_secret_names(exchange->services, verdict, secrets);
-	entry.secrets = secrets[0] ? secrets : NULL;
-	if (is_denial)
-		egress_report_denial(exchange->services->report, &entry);
-	else
-		egress_report_request(exchange->services->report, &entry);
+	request_filters_report(&exchange->request_filters);
+	request_report_tell(&exchange->report, reason, is_denial, hint);
 }
-
-/* ---- the end -------------------------------------------------------------------------------- */
 
 static void drop_upstream(struct exchange *exchange)
 {
@@ -164,28 +111,6 @@ static void cut(struct exchange *exchange, const char *problem)
 	finish(exchange, EXCHANGE_CUT);
 }
 
-static int send_answer(struct exchange *exchange, struct http_head *head,
-		       const struct byte_buffer *body)
-{
-	struct http_leg *guest = exchange->guest;
-	struct http_framing framing = {
-		.kind = exchange->is_head ? HTTP_FRAMING_NONE : HTTP_FRAMING_LENGTH,
-		.has_length = true,
-		.length = byte_buffer_length(body),
-	};
-	int error;
-
-	/* What the guest has yet to send of its request will not be read. */
-	guest->closes = guest->receiving != HTTP_RECEIVING_ENDED;
-	error = guest->ops->send_head(guest, head, &framing);
-	if (error || exchange->is_head)
-		return error;
-	if (guest->ops->room(guest) < byte_buffer_length(body))
-		return -ENOBUFS;
-	error = guest->ops->send_body(guest, byte_buffer_front(body), byte_buffer_length(body));
-	return error ? error : guest->ops->send_end(guest, NULL);
-}
-
 /* Answers in the broker's own name; nothing of a response may have been begun. */
 static void answer(struct exchange *exchange, unsigned status, bool is_denial, const char *reason,
 		   const char *hint)
@@ -195,25 +120,17 @@ static void answer(struct exchange *exchange, unsigned status, bool is_denial, c
 		.is_denial = is_denial,
 		.reason = reason,
 		.host = exchange->origin->name.text,
-		.method = { exchange->method, strlen(exchange->method) },
-		.path = { exchange->path, strlen(exchange->path) },
+		.method = { exchange->report.method, strlen(exchange->report.method) },
+		.path = { exchange->report.path, strlen(exchange->report.path) },
 		.rule = exchange->verdict.rule[0] ? exchange->verdict.rule : NULL,
 		.hint = hint,
 	};
-	struct http_head *head = http_head_new();
-	struct byte_buffer body;
-	int error = -ENOMEM;
+	int error;
 
-	byte_buffer_init(&body, ANSWER_BODY_MAX);
-	exchange->status = status;
+	exchange->report.status = status;
 	exchange->response_begun = true;
 	tell(exchange, reason, is_denial, hint);
-	if (head)
-		error = answer_make(&contents, head, &body);
-	if (!error)
-		error = send_answer(exchange, head, &body);
-	http_head_free(head);
-	byte_buffer_release(&body);
+	error = answer_send(&contents, exchange->guest, exchange->is_head);
 	finish(exchange, error ? EXCHANGE_CUT : EXCHANGE_DONE);
 }
 
@@ -254,7 +171,7 @@ static void begin_request(struct exchange *exchange)
 	struct http_leg *guest = exchange->guest;
 
 	exchange->state = EXCHANGE_RELAYING;
-	exchange->address = *upstream_address(exchange->upstream);
+	exchange->report.address = *upstream_address(exchange->upstream);
 	server->user = exchange;
 	server->changed = on_server_changed;
 	server->upgrade = exchange->is_websocket ? "websocket" : NULL;
@@ -329,19 +246,6 @@ static void find_upstream(struct exchange *exchange)
 
 /* ---- the request ---------------------------------------------------------------------------- */
 
-static void note(struct exchange *exchange)
-{
-	struct http_text method = http_head_method(exchange->guest->head);
-	struct http_text path = http_head_path(exchange->guest->head);
-	const char *query = memchr(path.data, '?', path.length);
-
-	if (query)
-		path.length = (size_t)(query - path.data);
-	memcpy(exchange->method, method.data, MIN_OF(method.length, HTTP_METHOD_LOGGED_MAX));
-	memcpy(exchange->path, path.data, MIN_OF(path.length, PATH_LOGGED_MAX));
-	exchange->is_head = http_text_is_exactly(method, "HEAD");
-}
-
 /* The head as the server is to get it. */
 static int prepare_head(struct exchange *exchange)
 {
@@ -356,48 +260,6 @@ static int prepare_head(struct exchange *exchange)
 	if (exchange->expects_continue)
 		return http_head_add(head, "Expect", 6, "100-continue", 12);
 	return 0;
-}
-
-static int check_request_trailers(void *context, struct http_head *trailers)
-{
-	struct exchange *exchange = context;
-
-	secrets_check_trailers(exchange->services->secrets, trailers, &exchange->verdict.secret);
-	return exchange->verdict.secret.refusal == SECRET_REFUSAL_NONE ? 0 : -EACCES;
-}
-
-/* Filters for a body of the request: what is put in first, what is counted last. 0, -EACCES with
- * the verdict, or -ENOMEM. */
-static int prepare_body(struct exchange *exchange)
-{
-	const struct services *services = exchange->services;
-	struct request_verdict *verdict = &exchange->verdict;
-	struct body_pipe *pipe = &exchange->request;
-	struct body_filter *secrets = NULL;
-	int error = request_check_push(exchange->guest, &exchange->request_push, verdict);
-
-	if (error || exchange->guest->framing.kind == HTTP_FRAMING_NONE) {
-		body_pipe_add(pipe, exchange->request_push);
-		return error;
-	}
-	if (services->secrets) {
-		pipe->check_trailers = check_request_trailers;
-		pipe->context = exchange;
-	}
-	if (services->secrets)
-		error = request_body_filter(services->secrets, exchange->guest->head,
-					    verdict->limits, exchange->origin->is_tls,
-					    &verdict->secret, &secrets, &exchange->request_secrets);
-	if (error == -EACCES)
-		(void)request_check_secrets(services, verdict);
-	body_pipe_add(pipe, secrets);
-	body_pipe_add(pipe, exchange->request_push);
-	if (body_limit_is_needed(verdict->limits, false)) {
-		exchange->request_limit = body_limit_new(services->policy, verdict->limits, false);
-		error = exchange->request_limit ? error : -ENOMEM;
-	}
-	body_pipe_add(pipe, exchange->request_limit);
-	return error;
 }
 
 static void search(struct exchange *exchange)
@@ -421,8 +283,12 @@ static void refuse_request(struct exchange *exchange)
 /* Everything is known: to the server with it. */
 static void send_on(struct exchange *exchange)
 {
-	int error = exchange->verdict.is_allowed ? prepare_body(exchange) : -EACCES;
+	int error = -EACCES;
 
+	if (exchange->verdict.is_allowed)
+		error = request_filters_add(&exchange->request_filters, exchange->services,
+					    exchange->origin, exchange->guest, &exchange->request,
+					    &exchange->verdict);
 	if (error == -EACCES)
 		refuse_request(exchange);
 	else if (error || prepare_head(exchange) < 0)
@@ -434,46 +300,32 @@ static void send_on(struct exchange *exchange)
 /* The body is small enough, or it cannot be signed. */
 static void hold(struct exchange *exchange)
 {
-	struct http_leg *guest = exchange->guest;
-	uint8_t digest[SHA256_DIGEST_LENGTH];
-	size_t length;
+	uint8_t digest[SIGNED_BODY_DIGEST_SIZE];
 
-	if (guest->receiving == HTTP_RECEIVING_BODY)
-		guest->ops->receive(guest, &exchange->held);
-	length = byte_buffer_length(&exchange->held);
-	if (guest->receiving == HTTP_RECEIVING_FAILED) {
-		answer(exchange, 400, false, "request_broken", guest->problem);
-		return;
-	}
-	if (guest->receiving == HTTP_RECEIVING_BODY) {
-		if (byte_buffer_room(&exchange->held) == 0)
-			answer(exchange, 413, true, "signature_not_possible",
-			       "the body is too large to be signed anew");
-		return;
-	}
-	if (EVP_Digest(byte_buffer_front(&exchange->held), length, digest, NULL, EVP_sha256(),
-		       NULL) != 1) {
+	switch (signed_body_collect(exchange->guest, &exchange->held, digest)) {
+	case 0:
+		request_check_signed(exchange->services, exchange->origin, exchange->guest, digest,
+				     &exchange->verdict);
+		send_on(exchange);
+		break;
+	case -EAGAIN:
+		break;
+	case -EBADMSG:
+		answer(exchange, 400, false, "request_broken", exchange->guest->problem);
+		break;
+	case -EMSGSIZE:
+		answer(exchange, 413, true, "signature_not_possible",
+		       "the body is too large to be signed anew");
+		break;
+	default:
 		answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
-		return;
 	}
-	request_check_signed(exchange->services, exchange->origin, guest, digest,
-			     &exchange->verdict);
-	send_on(exchange);
 }
 
 static void start_holding(struct exchange *exchange)
 {
-	struct http_leg *guest = exchange->guest;
-	const struct http_framing none = { .kind = HTTP_FRAMING_NONE };
-	struct http_head *go_on = exchange->expects_continue ? http_head_new() : NULL;
-
-	/* The server cannot be asked before the body is there. */
-	if (go_on) {
-		http_head_set_status(go_on, 100);
-		(void)guest->ops->send_head(guest, go_on, &none);
-		(void)guest->ops->flush(guest);
-	}
-	http_head_free(go_on);
+	if (exchange->expects_continue)
+		signed_body_ask(exchange->guest);
 	exchange->expects_continue = false;
 	exchange->state = EXCHANGE_HOLDING;
 	hold(exchange);
@@ -484,7 +336,8 @@ static void begin(struct exchange *exchange)
 	struct http_leg *guest = exchange->guest;
 	ssize_t expect = http_head_find(guest->head, "expect", 0);
 
-	note(exchange);
+	request_report_head(&exchange->report, guest);
+	exchange->is_head = http_text_is_exactly(http_head_method(guest->head), "HEAD");
 	request_check(exchange->services, exchange->origin, guest, &exchange->verdict);
 	if (exchange->verdict.is_allowed && expect >= 0 && !guest->is_old) {
 		if (!http_text_is(http_head_field(guest->head, (size_t)expect).value,
@@ -505,19 +358,9 @@ static void begin(struct exchange *exchange)
  * the middle of the message. */
 static void refuse_body(struct exchange *exchange)
 {
-	struct body_pipe *pipe = &exchange->request;
-	struct request_verdict *verdict = &exchange->verdict;
-	struct body_filter *blocker = pipe->blocked_by < pipe->filter_count
-					      ? pipe->filters[pipe->blocked_by]
-					      : exchange->request_secrets;
+	const struct request_verdict *verdict = &exchange->verdict;
 
-	if (blocker && blocker == exchange->request_limit)
-		request_refuse(verdict, body_limit_verdict(blocker));
-	else if (blocker && blocker == exchange->request_push)
-		request_refuse(verdict, git_push_verdict(blocker));
-	else if (exchange->request_secrets)
-		secret_filter_report(exchange->request_secrets, &verdict->secret);
-	(void)request_check_secrets(exchange->services, verdict);
+	request_filters_refuse(&exchange->request_filters);
 	tell(exchange, verdict->reason, true, verdict->hint);
 	drop_upstream(exchange);
 	if (exchange->response_begun)
@@ -570,54 +413,19 @@ static void on_server_failure(struct exchange *exchange, struct http_leg *server
 	find_upstream(exchange);
 }
 
-static int check_response_trailers(void *context, struct http_head *trailers)
-{
-	struct exchange *exchange = context;
-
-	return secrets_redact_trailers(exchange->services->secrets, trailers,
-				       &exchange->verdict.secret);
-}
-
-/* Secrets out of the head, and a filter for the body. False when the answer cannot go on, and the
- * exchange is over. */
+/* False when the answer cannot go on, and the exchange is over. */
 static bool redact(struct exchange *exchange, struct http_leg *server)
 {
-	struct secret_store *secrets = exchange->services->secrets;
-	struct secret_verdict *verdict = &exchange->verdict.secret;
-	struct body_pipe *pipe = &exchange->response;
+	const struct secret_verdict *verdict = &exchange->verdict.secret;
 	int error;
 
-	if (!secrets)
-		return true;
-	if (exchange->request_secrets)
-		secret_filter_report(exchange->request_secrets, verdict);
-	error = secrets_prepare_response(secrets, server->head,
-					 server->framing.kind != HTTP_FRAMING_NONE, verdict,
-					 &exchange->response_secrets);
-	pipe->check_trailers = check_response_trailers;
-	pipe->context = exchange;
-	if (!error && verdict->refusal == SECRET_REFUSAL_NONE)
-		return true;
-	if (error)
-		answer(exchange, 502, false, "upstream_broken", "the answer's head is too large");
-	else
+	request_filters_report(&exchange->request_filters);
+	error = response_filters_redact(&exchange->response_filters, server);
+	if (error == -EACCES)
 		answer(exchange, 502, false, secret_refusal_code(verdict->refusal), verdict->hint);
-	return false;
-}
-
-/* The filters of a final answer's body. False when there is no memory, and the exchange is over. */
-static bool limit_response(struct exchange *exchange)
-{
-	const struct egress_rule *limits = exchange->verdict.limits;
-
-	body_pipe_add(&exchange->response, exchange->response_secrets);
-	if (!body_limit_is_needed(limits, true))
-		return true;
-	exchange->response_limit = body_limit_new(exchange->services->policy, limits, true);
-	body_pipe_add(&exchange->response, exchange->response_limit);
-	if (!exchange->response_limit)
-		answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
-	return exchange->response_limit != NULL;
+	else if (error)
+		answer(exchange, 502, false, "upstream_broken", "the answer's head is too large");
+	return error == 0;
 }
 
 static void upgrade(struct exchange *exchange, struct http_leg *server)
@@ -633,12 +441,12 @@ static void upgrade(struct exchange *exchange, struct http_leg *server)
 	if (!redact(exchange, server))
 		return;
 	exchange->websocket = websocket_relay_new(exchange->services, exchange->origin,
-						  &exchange->verdict, exchange->path);
+						  &exchange->verdict, exchange->report.path);
 	if (!exchange->websocket) {
 		answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
 		return;
 	}
-	exchange->status = 101;
+	exchange->report.status = 101;
 	http_head_drop_connection_fields(server->head);
 	guest->upgrade = "websocket";
 	if (guest->ops->send_head(guest, server->head, &none) < 0)
@@ -668,7 +476,7 @@ static bool relay_interim(struct exchange *exchange, struct http_leg *server)
 static void set_length(const struct exchange *exchange, struct http_leg *server)
 {
 	if (server->framing.kind == HTTP_FRAMING_NONE && !exchange->is_head &&
-	    exchange->status != 204 && exchange->status != 304) {
+	    exchange->report.status != 204 && exchange->report.status != 304) {
 		server->framing.has_length = true;
 		server->framing.length = 0;
 	}
@@ -704,13 +512,16 @@ static bool begin_response(struct exchange *exchange, struct http_leg *server)
 	}
 	if (!redact(exchange, server))
 		return false;
-	if (!limit_response(exchange))
+	if (response_filters_add(&exchange->response_filters) < 0) {
+		answer(exchange, 503, false, "out_of_memory", "the broker is out of memory");
 		return false;
-	exchange->status = http_head_status(server->head);
+	}
+	exchange->report.status = http_head_status(server->head);
 	http_head_drop_connection_fields(server->head);
 	http_head_remove_all(server->head, "alt-svc");
 	/* A response before the request's end: what is still to come of that is not read. */
-	guest->closes = exchange->request.state != BODY_PIPE_ENDED && exchange->status >= 400;
+	guest->closes =
+		exchange->request.state != BODY_PIPE_ENDED && exchange->report.status >= 400;
 	exchange->response_begun = true;
 	set_length(exchange, server);
 	if (guest->ops->send_head(guest, server->head, &server->framing) < 0) {
@@ -725,19 +536,12 @@ static bool begin_response(struct exchange *exchange, struct http_leg *server)
 /* More than the rule allows, or a token that cannot be kept from the guest. */
 static void cut_response(struct exchange *exchange)
 {
-	const struct egress_verdict *judged;
+	const struct egress_verdict *limit;
+	const char *reason = response_filters_reason(&exchange->response_filters, &limit);
 
-	if (!exchange->response_limit ||
-	    exchange->response.blocked_by + 1 != exchange->response.filter_count) {
-		cut(exchange,
-		    secret_refusal_code(secret_store_is_probed(exchange->services->secrets)
-						? SECRET_REFUSAL_PROBED
-						: SECRET_REFUSAL_TOKEN));
-		return;
-	}
-	judged = body_limit_verdict(exchange->response_limit);
-	tell(exchange, judged->reason, true, judged->hint);
-	cut(exchange, judged->reason);
+	if (limit)
+		tell(exchange, reason, true, limit->hint);
+	cut(exchange, reason);
 }
 
 static void relay_response(struct exchange *exchange, struct http_leg *server)
@@ -794,10 +598,19 @@ struct exchange *exchange_new(const struct services *services, const struct exch
 	exchange->guest = guest;
 	exchange->done = done;
 	exchange->context = context;
-	exchange->started_ns = services_now_ns();
+	exchange->report = (struct request_report){
+		.services = services,
+		.origin = origin,
+		.verdict = &exchange->verdict,
+		.request = &exchange->request,
+		.response = &exchange->response,
+	};
+	request_report_start(&exchange->report);
 	byte_buffer_init(&exchange->held, SECRET_SIGNED_BODY_MAX);
 	body_pipe_init(&exchange->request);
 	body_pipe_init(&exchange->response);
+	response_filters_init(&exchange->response_filters, services, &exchange->response,
+			      &exchange->verdict);
 	return exchange;
 }
 

@@ -251,7 +251,7 @@ static int judge_command(struct git_push_filter *push, const uint8_t *text, size
 	}
 	memcpy(ref, text, end);
 	ref[end] = '\0';
-	egress_policy_judge_push(push->limits, push->repository, ref, &push->verdict);
+	egress_rule_judge_push(push->limits, push->repository, ref, &push->verdict);
 	return push->verdict.allowed ? 0 : -EACCES;
 }
 
@@ -327,7 +327,7 @@ static int new_filter(const struct egress_rule *limits, const char *repository,
 	push->filter = (struct body_filter){ .feed = feed, .free = free_filter };
 	push->limits = limits;
 	memcpy(push->repository, repository, strlen(repository) + 1);
-	egress_policy_judge_push(limits, repository, NULL, &push->verdict);
+	egress_rule_judge_push(limits, repository, NULL, &push->verdict);
 	*ret_filter = &push->filter;
 	return 0;
 }
@@ -346,7 +346,7 @@ int git_push_prepare(const struct egress_rule *limits, const struct http_head *h
 	if (kind == KIND_OTHER)
 		return 0;
 	/* For the rule's name in the verdict; no repository has this one. */
-	egress_policy_judge_push(limits, kind == KIND_UNCLEAR ? "" : repository, NULL, ret_verdict);
+	egress_rule_judge_push(limits, kind == KIND_UNCLEAR ? "" : repository, NULL, ret_verdict);
 	if (kind == KIND_UNCLEAR)
 		refuse(ret_verdict, limits, "this request may be one, and is of no known form");
 	else if (kind == KIND_PUSH && http_head_find(head, "content-encoding", 0) >= 0)

@@ -4,19 +4,16 @@
 #include "proxy/egress_policy.h"
 #include "proxy/egress_report.h"
 #include "proxy/exchange.h"
+#include "proxy/guest_handshake.h"
 #include "proxy/guest_http2.h"
+#include "proxy/guest_tunnel.h"
 #include "proxy/http1_codec.h"
 #include "proxy/shortage.h"
 #include "proxy/synthetic_addresses.h"
-#include "proxy/tls.h"
-#include "proxy/tunnel.h"
-#include "proxy/tunnel_budget.h"
 #include "proxy/upstream.h"
-#include "proxy/websocket_relay.h"
 #include "wire/egress.h"
 
 #include <errno.h>
-#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,12 +30,12 @@
 enum guest_state {
 	GUEST_HELLO,   /* the struct egress_hello has not all come */
 	GUEST_FIRST,   /* nor the first byte behind it */
-	GUEST_TLS,     /* handshake, up to the ClientHello and after the answer to it */
+	GUEST_TLS,     /* `handshake` */
 	GUEST_PASSED,  /* TLS that is passed through: its ClientHello has not all come */
-	GUEST_PARKED,  /* waits for a server's connection, `upstream` */
+	GUEST_PARKED,  /* `handshake` or `tunnel` waits for a server's connection */
 	GUEST_HTTP,    /* requests; `exchange` while there is one */
 	GUEST_HTTP2,   /* `http2` */
-	GUEST_TUNNEL,  /* `upstream`, `tunnel` */
+	GUEST_TUNNEL,  /* `tunnel` */
 	GUEST_CLOSING, /* the last answer is on its way; what still comes is thrown away */
 	GUEST_CLOSED,
 };
@@ -63,19 +60,14 @@ struct guest {
 	uint8_t hello[EGRESS_HELLO_SIZE];
 	size_t hello_length;
 	struct exchange_origin origin;
-	struct tls_hello tls_hello;
+	struct guest_handshake *handshake;
 	bool has_codec;
 	struct http1_codec codec;
 	struct exchange *exchange;
 	struct guest_http2 *http2;
-	struct upstream *upstream;
-	struct byte_buffer early; /* of a tunnel that never was HTTP: empty */
-	char *rule;		  /* owned; of such a tunnel */
-	struct tunnel tunnel;
-	struct websocket_relay *websocket; /* of a tunnel that is one */
-	struct tunnel_budget *budget;	   /* of one whose rule has limits */
+	struct upstream *upstream; /* made ahead, for the first request */
+	struct guest_tunnel *tunnel;
 	size_t discarded;
-	uint64_t started_ns;
 	uint64_t deadline_ms; /* 0: none */
 	struct guest *prev;
 	struct guest *next;
@@ -87,65 +79,17 @@ struct guests {
 	size_t count;
 };
 
-/* ---- the log -------------------------------------------------------------------------------- */
-
-/* A tunnel that is stopped says goodbye, and carries nothing any more. */
-static bool is_frozen(const struct guest *guest)
-{
-	return egress_policy_is_frozen(guest->guests->services->policy) &&
-	       !guest->tunnel.is_stopped;
-}
-
-static const char *tunnel_reason(const struct guest *guest)
-{
-	const struct websocket_relay *websocket = guest->websocket;
-
-	if (websocket &&
-	    (websocket_relay_reason(websocket) || websocket_relay_is_closed(websocket)))
-		return websocket_relay_reason(websocket);
-	if (guest->budget && tunnel_budget_reason(guest->budget))
-		return tunnel_budget_reason(guest->budget);
-	if (is_frozen(guest))
-		return "session_frozen";
-	return guest->tunnel.failed ? "broken" : NULL;
-}
-
-static void tell_tunnel(const struct guest *guest)
-{
-	const struct services *services = guest->guests->services;
-	const struct request_verdict *verdict =
-		guest->websocket ? websocket_relay_verdict(guest->websocket) : NULL;
-	char secrets[REQUEST_SECRETS_MAX] = "";
-	struct egress_entry entry = {
-		.operation = "tunnel",
-		.host = guest->origin.name.text,
-		.port = guest->origin.port,
-		.address = upstream_address(guest->upstream),
-		.protocol = verdict ? "websocket" : "tcp",
-		.reason = tunnel_reason(guest),
-		.rule = verdict && verdict->rule[0] ? verdict->rule : guest->rule,
-		.sent = guest->tunnel.out.moved,
-		.received = guest->tunnel.in.moved,
-		.duration_ns = services_now_ns() - guest->started_ns,
-	};
-
-	if (verdict)
-		request_secret_names(services, verdict, secrets);
-	entry.secrets = secrets[0] ? secrets : NULL;
-	egress_report_connection(services->report, &entry);
-}
-
 /* ---- lifetime ------------------------------------------------------------------------------- */
 
 static void close_guest(struct guest *guest)
 {
 	if (guest->state == GUEST_CLOSED)
 		return;
-	if (guest->state == GUEST_TUNNEL)
-		tell_tunnel(guest);
-	if (guest->upstream && guest->state == GUEST_PARKED)
-		upstream_cancel(guest->upstream);
-	else if (guest->upstream)
+	if (guest->tunnel)
+		guest_tunnel_close(guest->tunnel);
+	if (guest->handshake)
+		guest_handshake_close(guest->handshake);
+	if (guest->upstream)
 		upstream_release(guest->upstream);
 	guest->upstream = NULL;
 	exchange_free(guest->exchange);
@@ -170,11 +114,8 @@ static void leave(struct guest *guest)
 	if (guest->has_codec)
 		http1_codec_release(&guest->codec);
 	guest_http2_free(guest->http2);
-	byte_buffer_release(&guest->early);
-	free(guest->rule);
-	tunnel_release(&guest->tunnel);
-	websocket_relay_free(guest->websocket);
-	tunnel_budget_free(guest->budget);
+	guest_tunnel_free(guest->tunnel);
+	guest_handshake_free(guest->handshake);
 	free(guest);
 }
 
@@ -214,13 +155,18 @@ static void start_closing(struct guest *guest)
 	set_deadline(guest, CLOSING_MS);
 }
 
-static void start_tunnel(struct guest *guest);
 static void on_ready(struct stream *stream);
+static bool make_tunnel(struct guest *guest, const char *rule);
 
-static void take_upgraded(struct guest *guest)
+/* The relay borrows nothing of the exchange, which is freed. */
+static void start_websocket(struct guest *guest)
 {
-	guest->upstream = exchange_take_upstream(guest->exchange);
-	guest->websocket = exchange_take_websocket(guest->exchange);
+	if (!make_tunnel(guest, NULL))
+		return;
+	guest_tunnel_upgrade(guest->tunnel, &guest->codec, exchange_take_upstream(guest->exchange),
+			     exchange_take_websocket(guest->exchange));
+	guest->state = GUEST_TUNNEL;
+	guest->deadline_ms = 0;
 }
 
 static void on_exchange_done(void *context, enum exchange_outcome outcome)
@@ -230,7 +176,7 @@ static void on_exchange_done(void *context, enum exchange_outcome outcome)
 
 	enter(guest);
 	if (outcome == EXCHANGE_UPGRADED)
-		take_upgraded(guest);
+		start_websocket(guest);
 	exchange_free(guest->exchange);
 	guest->exchange = NULL;
 	if (outcome == EXCHANGE_CUT) {
@@ -238,12 +184,10 @@ static void on_exchange_done(void *context, enum exchange_outcome outcome)
 		(void)leg->ops->flush(leg);
 		stream_reset(&guest->stream);
 		close_guest(guest);
-	} else if (outcome == EXCHANGE_UPGRADED) {
-		start_tunnel(guest);
-	} else if (http1_codec_is_reusable(&guest->codec)) {
+	} else if (outcome == EXCHANGE_DONE && http1_codec_is_reusable(&guest->codec)) {
 		http1_codec_next(&guest->codec);
 		set_deadline(guest, IDLE_MS);
-	} else {
+	} else if (outcome == EXCHANGE_DONE) {
 		start_closing(guest);
 	}
 	guest->wants_turn = true;
@@ -338,9 +282,7 @@ static void start_http(struct guest *guest)
 static void start_http2(struct guest *guest)
 {
 	/* The connection that was made ahead is there for every request. */
-	if (guest->upstream)
-		upstream_release(guest->upstream);
-	guest->upstream = NULL;
+	guest_handshake_close(guest->handshake);
 	guest->http2 = guest_http2_new(guest->guests->services, &guest->origin, &guest->stream);
 	if (!guest->http2) {
 		close_guest(guest);
@@ -368,96 +310,51 @@ static void cut_tunnel(struct guest *guest)
 
 static void turn_tunnel(struct guest *guest)
 {
-	if (is_frozen(guest)) {
-		cut_tunnel(guest);
-		return;
-	}
-	/* The answer that opened it goes first. */
-	if (guest->has_codec && !guest->codec.leg.ops->flush(&guest->codec.leg))
-		return;
-	if (!tunnel_turn(&guest->tunnel))
+	switch (guest_tunnel_turn(guest->tunnel)) {
+	case GUEST_TUNNEL_OPEN:
+		break;
+	case GUEST_TUNNEL_STOPPED:
+		if (guest->deadline_ms == 0)
+			set_deadline(guest, CLOSING_MS);
+		break;
+	case GUEST_TUNNEL_OVER:
 		close_guest(guest);
-	else if (guest->tunnel.is_stopped && guest->deadline_ms == 0)
-		set_deadline(guest, CLOSING_MS);
+		break;
+	case GUEST_TUNNEL_CUT:
+		cut_tunnel(guest);
+		break;
+	}
 }
 
-static void on_tunnel_ready(void *context)
+static void on_tunnel_changed(void *context)
 {
 	struct guest *guest = context;
 
 	enter(guest);
+	guest->state = GUEST_TUNNEL;
 	turn_tunnel(guest);
 	leave(guest);
 }
 
-static void start_tunnel(struct guest *guest)
+/* False without memory, and the connection is closed. */
+static bool make_tunnel(struct guest *guest, const char *rule)
 {
-	struct tunnel_screen *screen = NULL;
-	struct byte_buffer *input;
-	struct stream *stream =
-		upstream_open_tunnel(guest->upstream, on_tunnel_ready, guest, &input);
-
-	if (guest->websocket)
-		screen = websocket_relay_screen(guest->websocket);
-	else if (guest->budget)
-		screen = tunnel_budget_screen(guest->budget);
-	tunnel_init(&guest->tunnel, &guest->stream,
-		    guest->has_codec ? &guest->codec.input : &guest->early, stream, input, screen);
-	guest->started_ns = services_now_ns();
-	guest->state = GUEST_TUNNEL;
-	guest->deadline_ms = 0;
-}
-
-static void tell_unreached(struct guest *guest, const struct upstream_failure *failure)
-{
-	const struct egress_entry entry = {
-		.operation = "tunnel",
-		.host = guest->origin.name.text,
-		.port = guest->origin.port,
-		.protocol = "tcp",
-		.reason = failure->reason,
-		.rule = guest->rule,
-		.duration_ns = services_now_ns() - guest->started_ns,
-	};
-
-	egress_report_connection(guest->guests->services->report, &entry);
-}
-
-static void on_tunnel_connected(void *context, struct upstream *upstream,
-				const struct upstream_failure *failure)
-{
-	struct guest *guest = context;
-
-	enter(guest);
-	guest->upstream = upstream;
-	if (upstream) {
-		start_tunnel(guest);
-		turn_tunnel(guest);
-	} else {
-		tell_unreached(guest, failure);
-		stream_reset(&guest->stream);
+	guest->tunnel = guest_tunnel_new(guest->guests->services, &guest->origin, &guest->stream,
+					 rule, on_tunnel_changed, guest);
+	if (!guest->tunnel)
 		close_guest(guest);
-	}
-	leave(guest);
+	return guest->tunnel != NULL;
 }
 
 /* By a rule for it, or passed through: bytes that nobody looks at. */
-static void connect_tunnel(struct guest *guest)
+static void connect_tunnel(struct guest *guest, const struct egress_rule *limits)
 {
-	const struct upstream_target target = {
-		.name = guest->origin.name,
-		.port = guest->origin.port,
-	};
-
 	const struct services *services = guest->guests->services;
-	char hint[SHORTAGE_TEXT_MAX];
-	int error;
+	const int error = guest_tunnel_connect(guest->tunnel, limits);
 
-	guest->started_ns = services_now_ns();
-	byte_buffer_init(&guest->early, TUNNEL_BUFFER_MAX);
-	error = upstream_connect(services->upstreams, &target, on_tunnel_connected, guest,
-				 &guest->upstream);
 	if (error) {
+		char hint[SHORTAGE_TEXT_MAX];
+
 		shortage_text(error, services->files_max, hint);
 		deny(guest, "too_many_connections", hint);
 		return;
@@ -488,142 +385,52 @@ static bool step_passed(struct guest *guest)
 		deny(guest, "host_mismatch",
 		     "what is passed through must be TLS with the server name that was looked up");
 	else
-		connect_tunnel(guest);
+		connect_tunnel(guest, NULL);
 	return true;
 }
 
 /* ---- TLS ------------------------------------------------------------------------------------ */
 
-static void refuse_hello(struct guest *guest, int alert, const char *reason, const char *hint)
+static bool step_tls(struct guest *guest)
 {
-	tell_denial(guest, reason, hint);
-	tls_guest_refuse(&guest->tls_hello, alert);
-	(void)stream_handshake(&guest->stream);
-	close_guest(guest);
-}
-
-/* Goes on with what the server chose, or, where none was asked, with what the broker prefers. */
-static void answer_hello(struct guest *guest)
-{
-	const struct tls_hello *hello = &guest->tls_hello;
-	unsigned protocol = TLS_PROTOCOL_HTTP1;
-
-	if (guest->upstream)
-		protocol = upstream_protocol(guest->upstream);
-	else if (hello->has_protocols && !(hello->protocols & TLS_PROTOCOL_HTTP1))
-		protocol = TLS_PROTOCOL_HTTP2;
-	guest->state = GUEST_TLS;
-	if (hello->has_protocols && !(hello->protocols & protocol)) {
-		refuse_hello(guest, SSL_AD_NO_APPLICATION_PROTOCOL, "protocol_not_offered",
-			     "the server does not speak the protocol that was asked for");
-		return;
-	}
-	if (tls_guest_answer(guest->guests->services->tls, guest->stream.ssl, &guest->tls_hello,
-			     &guest->origin.name, protocol) < 0)
+	switch (guest_handshake_turn(guest->handshake)) {
+	case GUEST_HANDSHAKE_OPEN:
+		return false;
+	case GUEST_HANDSHAKE_PARKED:
+		guest->state = GUEST_PARKED;
+		guest->deadline_ms = 0;
+		break;
+	case GUEST_HANDSHAKE_HTTP1:
+		guest->upstream = guest_handshake_take_upstream(guest->handshake);
+		start_http(guest);
+		break;
+	case GUEST_HANDSHAKE_HTTP2:
+		start_http2(guest);
+		break;
+	case GUEST_HANDSHAKE_FAILED:
 		close_guest(guest);
+		break;
+	}
+	return true;
 }
 
-static void on_upstream_ready(void *context, struct upstream *upstream,
-			      const struct upstream_failure *failure)
+static void on_handshake_changed(void *context)
 {
 	struct guest *guest = context;
 
-	/* A failure shows again when the request comes, and is told there. */
-	(void)failure;
-	enter(guest);
-	guest->upstream = upstream;
-	answer_hello(guest);
-	if (guest->state != GUEST_CLOSED)
-		guest->stream.ready(&guest->stream);
-	leave(guest);
-}
-
-static bool is_allowed(const struct guest *guest)
-{
-	struct egress_verdict verdict;
-
-	if (guest->origin.denied)
-		return false;
-	egress_policy_judge_connection(guest->guests->services->policy, &guest->origin.name,
-				       guest->origin.port, &verdict);
-	return verdict.allowed;
-}
-
-/* A server is connected first, so that the guest's client learns what the server speaks; not for a
- * name that is refused, which gets an answer of the broker's own. */
-static void prepare_upstream(struct guest *guest)
-{
-	const struct upstream_target target = {
-		.name = guest->origin.name,
-		.port = guest->origin.port,
-		.is_tls = true,
-		.protocols = guest->tls_hello.has_protocols ? guest->tls_hello.protocols
-							    : TLS_PROTOCOL_HTTP1,
-	};
-	struct upstream_pool *pool = guest->guests->services->upstreams;
-
-	if (is_allowed(guest)) {
-		guest->upstream = upstream_take_idle(pool, &target);
-		if (!guest->upstream && upstream_connect(pool, &target, on_upstream_ready, guest,
-							 &guest->upstream) == 0) {
-			guest->state = GUEST_PARKED;
-			guest->deadline_ms = 0;
-			return;
-		}
-	}
-	answer_hello(guest);
-}
-
-static void judge_hello(struct guest *guest)
-{
-	const struct tls_hello *hello = &guest->tls_hello;
-
-	if (hello->has_bad_name || (guest->origin.denied && !hello->has_name)) {
-		refuse_hello(guest, SSL_AD_UNRECOGNIZED_NAME, "server_name_invalid",
-			     "TLS without a server name that is a host name");
-		return;
-	}
-	if (guest->origin.denied) {
-		guest->origin.name = hello->name;
-	} else if (hello->has_name && !host_name_equal(&hello->name, &guest->origin.name)) {
-		refuse_hello(guest, SSL_AD_UNRECOGNIZED_NAME, "host_mismatch",
-			     "the TLS server name is not the name that was looked up");
-		return;
-	}
-	if (hello->has_protocols && hello->protocols == 0) {
-		refuse_hello(guest, SSL_AD_NO_APPLICATION_PROTOCOL, "protocol_not_allowed",
-			     "neither HTTP/1.1 nor HTTP/2; another protocol needs a rule");
-		return;
-	}
-	prepare_upstream(guest);
-}
-
-static bool step_tls(struct guest *guest)
-{
-	int result = stream_handshake(&guest->stream);
-
-	if (result == -EAGAIN)
-		return false;
-	if (result == -EINPROGRESS)
-		judge_hello(guest);
-	else if (result == 0 && guest->tls_hello.answer == TLS_PROTOCOL_HTTP2)
-		start_http2(guest);
-	else if (result == 0)
-		start_http(guest);
-	else
-		close_guest(guest);
-	return true;
+	guest->state = GUEST_TLS;
+	set_deadline(guest, HANDSHAKE_MS);
+	on_ready(&guest->stream);
 }
 
 static void start_tls(struct guest *guest)
 {
-	SSL *ssl = tls_guest_new(guest->guests->services->tls, &guest->stream, &guest->tls_hello);
-
-	if (!ssl) {
+	guest->handshake = guest_handshake_new(guest->guests->services, &guest->origin,
+					       &guest->stream, on_handshake_changed, guest);
+	if (!guest->handshake) {
 		close_guest(guest);
 		return;
 	}
-	stream_set_tls(&guest->stream, ssl);
 	guest->origin.is_tls = true;
 	guest->state = GUEST_TLS;
 	set_deadline(guest, HANDSHAKE_MS);
@@ -639,18 +446,6 @@ static void step_parked(struct guest *guest)
 }
 
 /* ---- the beginning -------------------------------------------------------------------------- */
-
-/* False without memory. */
-static bool count_connection(struct guest *guest, const struct egress_rule *limits)
-{
-	const struct services *services = guest->guests->services;
-
-	if (!limits)
-		return true;
-	egress_policy_spend_connection(services->policy, limits);
-	guest->budget = tunnel_budget_new(services, &guest->origin, limits);
-	return guest->budget != NULL;
-}
 
 /* What the rules say of the connection as a whole; a refusal is told in its own protocol, later. */
 static void choose_transport(struct guest *guest)
@@ -669,12 +464,10 @@ static void choose_transport(struct guest *guest)
 	}
 	if (!verdict.allowed || verdict.transport == EGRESS_INTERCEPTED)
 		return;
-	guest->rule = strdup(verdict.rule);
+	if (!make_tunnel(guest, verdict.rule))
+		return;
 	if (verdict.transport == EGRESS_OPAQUE) {
-		if (count_connection(guest, verdict.limits))
-			connect_tunnel(guest);
-		else
-			close_guest(guest);
+		connect_tunnel(guest, verdict.limits);
 		return;
 	}
 	guest->state = GUEST_PASSED;
@@ -859,7 +652,7 @@ void guests_sweep(struct guests *guests, uint64_t now_ms)
 			enter(guest);
 			close_guest(guest);
 			leave(guest);
-		} else if (guest->state == GUEST_TUNNEL && is_frozen(guest)) {
+		} else if (guest->state == GUEST_TUNNEL && guest_tunnel_is_frozen(guest->tunnel)) {
 			enter(guest);
 			cut_tunnel(guest);
 			leave(guest);

@@ -406,9 +406,15 @@ bool http1_codec_has_input(const struct http1_codec *codec)
 	return codec->has_received_any || byte_buffer_length(&codec->input) > 0;
 }
 
+/* Behind an interim response the message's own is still to come, or another protocol. */
+static bool has_received(const struct http1_codec *codec)
+{
+	return codec->leg.receiving == HTTP_RECEIVING_ENDED &&
+	       (codec->role == HTTP1_SERVER || http_head_status(codec->leg.head) >= 200);
+}
+
 bool http1_codec_is_reusable(const struct http1_codec *codec)
 {
 	return !codec->closes && !codec->leg.send_failed && codec->has_sent &&
-	       codec->leg.receiving == HTTP_RECEIVING_ENDED && !codec->stream->failed &&
-	       !codec->stream->read_ended;
+	       has_received(codec) && !codec->stream->failed && !codec->stream->read_ended;
 }

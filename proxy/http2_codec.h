@@ -52,6 +52,9 @@ void http2_codec_release(struct http2_codec *codec);
 /* Reads and writes what can be; calls `accept` and the legs' `changed`. */
 void http2_codec_turn(struct http2_codec *codec);
 
+/* Writes what can be; true when nothing is left. For legs. */
+bool http2_codec_write(struct http2_codec *codec);
+
 /* Client: a leg for another request. NULL without memory or when there is no stream for it. */
 struct http_leg *http2_codec_open(struct http2_codec *codec);
 bool http2_codec_has_room(const struct http2_codec *codec);

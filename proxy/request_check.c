@@ -152,7 +152,7 @@ static bool check_bindings(const struct services *services, const struct http_he
 
 		if (!is_used && !is_for_body)
 			continue;
-		egress_policy_judge_secret(verdict->limits, secret->name, head, &judged);
+		egress_rule_judge_secret(verdict->limits, secret->name, head, &judged);
 		if (judged.allowed)
 			continue;
 		if (is_used) {

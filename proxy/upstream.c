@@ -206,7 +206,15 @@ static void shake_hands(struct upstream *upstream)
 	fail(upstream, is_certificate ? "upstream_certificate" : "upstream_tls", detail);
 }
 
-/* Nothing is to be expected of a server that was asked nothing. */
+/* Nothing is to be expected of a server that was asked nothing: neither bytes nor its end. TLS has
+ * records of its own, such as tickets. */
+static bool is_silent(struct upstream *upstream)
+{
+	uint8_t byte;
+
+	return stream_read(&upstream->stream, &byte, 1) == -EAGAIN;
+}
+
 static void on_ready(struct stream *stream)
 {
 	struct upstream *upstream = (struct upstream *)stream;
@@ -230,14 +238,10 @@ static void on_ready(struct stream *stream)
 		break;
 	case UPSTREAM_SHARE:
 		break;
-	case UPSTREAM_IDLE: {
-		uint8_t byte;
-
-		/* TLS has records of its own, such as tickets. */
-		if (stream_read(stream, &byte, 1) != -EAGAIN)
+	case UPSTREAM_IDLE:
+		if (!is_silent(upstream))
 			drop(upstream);
 		break;
-	}
 	}
 }
 
@@ -365,7 +369,8 @@ void upstream_release(struct upstream *upstream)
 		drop(upstream);
 		return;
 	}
-	if (byte_buffer_length(&upstream->codec.input) > 0 || upstream->stream.failed) {
+	/* What came with the message's last byte brings no event of its own. */
+	if (byte_buffer_length(&upstream->codec.input) > 0 || !is_silent(upstream)) {
 		drop(upstream);
 		return;
 	}

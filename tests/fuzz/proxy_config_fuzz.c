@@ -33,8 +33,8 @@ static void judge_request(struct egress_policy *policy, const struct host_name *
 	check_verdict(&verdict);
 	if (verdict.limits) {
 		assert(verdict.allowed);
-		egress_policy_judge_secret(verdict.limits, "K", head, &more);
-		egress_policy_judge_push(verdict.limits, "/o/r", "refs/heads/a/b", &more);
+		egress_rule_judge_secret(verdict.limits, "K", head, &more);
+		egress_rule_judge_push(verdict.limits, "/o/r", "refs/heads/a/b", &more);
 		egress_policy_spend(policy, verdict.limits, 5);
 	}
 	http_head_free(head);

@@ -430,19 +430,19 @@ START_TEST(secrets_are_bound)
 	load(RULE(", \"secrets\": [{\"name\": \"KEY\", \"methods\": [\"GET\"], "
 		  "\"paths\": [\"/v1/**\"]}, {\"name\": \"KEY\", \"paths\": [\"/token\"]}]"));
 	ck_assert_str_eq(request("GET", "/v1/x", ""), "");
-	egress_policy_judge_secret(verdict.limits, "KEY", head, &verdict);
+	egress_rule_judge_secret(verdict.limits, "KEY", head, &verdict);
 	ck_assert(verdict.allowed);
 	request("POST", "/token", "");
-	egress_policy_judge_secret(verdict.limits, "KEY", head, &verdict);
+	egress_rule_judge_secret(verdict.limits, "KEY", head, &verdict);
 	ck_assert(verdict.allowed);
 	request("POST", "/v1/x", "");
-	egress_policy_judge_secret(verdict.limits, "KEY", head, &verdict);
+	egress_rule_judge_secret(verdict.limits, "KEY", head, &verdict);
 	ck_assert(!verdict.allowed);
 	ck_assert_str_eq(verdict.reason, "secret_not_bound");
 	request("POST", "/v1/x", "");
-	egress_policy_judge_secret(verdict.limits, "OTHER", head, &verdict);
+	egress_rule_judge_secret(verdict.limits, "OTHER", head, &verdict);
 	ck_assert(verdict.allowed);
-	egress_policy_judge_secret(NULL, "KEY", head, &verdict);
+	egress_rule_judge_secret(NULL, "KEY", head, &verdict);
 	ck_assert(verdict.allowed);
 }
 END_TEST
@@ -452,7 +452,7 @@ static bool may_push(const char *repository, const char *ref)
 	struct egress_verdict push;
 
 	request("POST", "/x", "");
-	egress_policy_judge_push(verdict.limits, repository, ref, &push);
+	egress_rule_judge_push(verdict.limits, repository, ref, &push);
 	return push.allowed;
 }
 
