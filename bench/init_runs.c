@@ -1,5 +1,5 @@
-/* An init that says so, with the kernel's clock in seconds, for the time until it runs; in few bytes,
- * because each is an exit of its own. */
+/* An init that says so, with the kernel's clock in seconds, for the time until it runs; in few
+ * bytes, because each is an exit of its own. */
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>

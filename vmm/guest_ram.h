@@ -68,10 +68,10 @@ int guest_ram_map(const struct guest_ram_layout *layout, int window_fd,
  * negative errno. */
 int guest_ram_map_huge(const struct guest_ram_layout *layout, struct guest_memory *memory);
 
-/* Copies bytes of a regular file to a guest address whose RAM is fresh: what is a hole in the file is
- * not touched, so that it costs neither time nor memory (a third of Debian's kernel is zeros). Moves the
- * file's offset. Returns 0, -EFAULT outside RAM, -ENODATA when the file ends early, or another
- * negative errno. Source: lseek(2), SEEK_DATA. */
+/* Copies bytes of a regular file to a guest address whose RAM is fresh: what is a hole in the file
+ * is not touched, so that it costs neither time nor memory (a third of Debian's kernel is zeros).
+ * Moves the file's offset. Returns 0, -EFAULT outside RAM, -ENODATA when the file ends early, or
+ * another negative errno. Source: lseek(2), SEEK_DATA. */
 int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
 		    uint64_t guest_address, uint64_t length);
 
