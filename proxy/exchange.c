@@ -58,7 +58,8 @@ struct exchange {
 	bool is_websocket;
 	struct websocket_relay *websocket; /* owned until taken */
 	bool is_head;
-	unsigned interims; /* responses */
+	bool is_repeatable; /* without a body, and by its method */
+	unsigned interims;  /* responses */
 	char accept[WEBSOCKET_ACCEPT_SIZE];
 	enum exchange_state state;
 	struct byte_buffer held; /* HOLDING, SEARCHING */
@@ -230,7 +231,8 @@ static void find_upstream(struct exchange *exchange)
 
 	exchange->state = EXCHANGE_CONNECTING;
 	if (!exchange->upstream && !exchange->was_retried)
-		exchange->upstream = upstream_take_idle(pool, &target);
+		exchange->upstream = exchange->is_repeatable ? upstream_take_idle(pool, &target)
+							     : upstream_take_live(pool, &target);
 	if (exchange->upstream) {
 		begin_request(exchange);
 		return;
@@ -338,6 +340,8 @@ static void begin(struct exchange *exchange)
 
 	request_report_head(&exchange->report, guest);
 	exchange->is_head = http_text_is_exactly(http_head_method(guest->head), "HEAD");
+	exchange->is_repeatable =
+		guest->framing.kind == HTTP_FRAMING_NONE && http_head_is_idempotent(guest->head);
 	request_check(exchange->services, exchange->origin, guest, &exchange->verdict);
 	if (exchange->verdict.is_allowed && expect >= 0 && !guest->is_old) {
 		if (!http_text_is(http_head_field(guest->head, (size_t)expect).value,
@@ -401,7 +405,7 @@ static void on_server_failure(struct exchange *exchange, struct http_leg *server
 {
 	bool can_repeat = upstream_was_used(exchange->upstream) &&
 			  !upstream_has_answered(exchange->upstream) && !exchange->was_retried &&
-			  exchange->guest->framing.kind == HTTP_FRAMING_NONE;
+			  exchange->is_repeatable;
 	const char *problem = server->problem;
 
 	if (!can_repeat) {

@@ -188,6 +188,17 @@ struct http_text http_head_method(const struct http_head *head)
 	return text_of(head, head->method);
 }
 
+bool http_head_is_idempotent(const struct http_head *head)
+{
+	static const char *const methods[] = { "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE" };
+
+	for (size_t i = 0; i < ARRAY_LENGTH(methods); i++) {
+		if (http_text_is_exactly(http_head_method(head), methods[i]))
+			return true;
+	}
+	return false;
+}
+
 struct http_text http_head_scheme(const struct http_head *head)
 {
 	return text_of(head, head->scheme);

@@ -51,6 +51,8 @@ void http_head_set_status(struct http_head *head, unsigned status);
 
 /* Borrowed until the head changes; empty when never set. */
 struct http_text http_head_method(const struct http_head *head);
+/* Whether the method is one that may be repeated without asking (RFC 9110, 9.2.2). */
+bool http_head_is_idempotent(const struct http_head *head);
 struct http_text http_head_scheme(const struct http_head *head);
 struct http_text http_head_authority(const struct http_head *head);
 struct http_text http_head_path(const struct http_head *head);

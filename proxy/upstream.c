@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <utlist.h>
 
 /*
@@ -353,6 +354,27 @@ struct upstream *upstream_take_idle(struct upstream_pool *pool,
 		return upstream;
 	}
 	return NULL;
+}
+
+/* The event that tells of it may be on its way still. */
+static bool has_ended(const struct upstream *upstream)
+{
+	uint8_t byte;
+
+	return recv(stream_fd(&upstream->stream), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 ||
+	       errno != EAGAIN;
+}
+
+struct upstream *upstream_take_live(struct upstream_pool *pool,
+				    const struct upstream_target *target)
+{
+	struct upstream *upstream = upstream_take_idle(pool, target);
+
+	while (upstream && upstream->state == UPSTREAM_USED && has_ended(upstream)) {
+		drop(upstream);
+		upstream = upstream_take_idle(pool, target);
+	}
+	return upstream;
 }
 
 void upstream_release(struct upstream *upstream)

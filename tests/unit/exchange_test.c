@@ -593,6 +593,28 @@ START_TEST(a_body_is_never_sent_twice)
 }
 END_TEST
 
+static const char *const methods[] = { "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH", "BUY" };
+#define REPEATABLE_METHODS 4
+
+START_TEST(methods_that_may_do_more_are_never_sent_twice)
+{
+	char line[64];
+
+	use_once();
+	snprintf(line, sizeof(line), "%s /b HTTP/1.1\r\nHost: " WORLD_HOST "\r\n\r\n", methods[_i]);
+	ask(line);
+	peer_close(&server);
+	if (_i >= REPEATABLE_METHODS) {
+		expect_answer("HTTP/1.1 502", "Matchlock-Error: upstream_broken",
+			      "the connection ended");
+		ck_assert(!world_has_connection(&world));
+		return;
+	}
+	world_accept(&world, &server);
+	WORLD_UNTIL(&world, peer_has(&server, "/b HTTP/1.1\r\n"));
+}
+END_TEST
+
 START_TEST(an_answer_that_began_is_never_asked_for_twice)
 {
 	use_once();
@@ -840,6 +862,8 @@ int main(void)
 	tcase_add_test(plain, a_body_is_never_sent_twice);
 	tcase_add_test(plain, an_answer_that_began_is_never_asked_for_twice);
 	tcase_add_test(plain, a_first_connection_is_not_tried_again);
+	tcase_add_loop_test(plain, methods_that_may_do_more_are_never_sent_twice, 0,
+			    (int)ARRAY_LENGTH(methods));
 	tcase_add_test(plain, a_guest_that_does_not_read_stops_the_server);
 	tcase_add_test(plain, a_server_that_does_not_read_stops_the_guest);
 	suite_add_tcase(suite, plain);

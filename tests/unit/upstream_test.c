@@ -123,6 +123,31 @@ START_TEST(a_connection_is_made_and_kept)
 }
 END_TEST
 
+START_TEST(one_that_has_ended_is_not_live)
+{
+	struct upstream *upstream = reach(&server);
+	struct peer other;
+
+	use(upstream, &server);
+	upstream_release(upstream);
+	ck_assert_ptr_eq(upstream_take_live(pool, &target), upstream);
+	use(upstream, &server);
+	upstream_release(upstream);
+	/* Before the loop can tell of it. */
+	peer_close(&server);
+	ck_assert_ptr_eq(upstream_take_idle(pool, &target), upstream);
+	upstream_release(upstream);
+	ck_assert_ptr_null(upstream_take_live(pool, &target));
+	/* Nor is one whose server speaks unasked. */
+	upstream = reach(&other);
+	use(upstream, &other);
+	upstream_release(upstream);
+	peer_say(&other, "HTTP/1.1 408 ");
+	ck_assert_ptr_null(upstream_take_live(pool, &target));
+	ck_assert_ptr_null(upstream_take_idle(pool, &target));
+}
+END_TEST
+
 /* One that was made ahead for a request that never came. */
 START_TEST(one_that_was_not_used_is_kept_too)
 {
@@ -567,6 +592,7 @@ static void add_plain_tests(TCase *tests)
 {
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_test(tests, a_connection_is_made_and_kept);
+	tcase_add_test(tests, one_that_has_ended_is_not_live);
 	tcase_add_test(tests, one_that_was_not_used_is_kept_too);
 	tcase_add_test(tests, it_is_for_its_target_alone);
 	tcase_add_test(tests, the_latest_is_taken_first);
