@@ -145,6 +145,7 @@ START_TEST(one_that_has_ended_is_not_live)
 	peer_say(&other, "HTTP/1.1 408 ");
 	ck_assert_ptr_null(upstream_take_live(pool, &target));
 	ck_assert_ptr_null(upstream_take_idle(pool, &target));
+	peer_close(&other);
 }
 END_TEST
 
