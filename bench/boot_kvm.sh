@@ -102,7 +102,7 @@ boots()
 local_kernel() # NAME: its directory on the testbed's own disk
 {
 	local directory
-	directory=$(MATCHLOCK_KERNEL=$1 scripts/guest-kernel.sh --print 2>/dev/null) || return 1
+	directory=$(MATCHLOCK_KERNEL=$1 scripts/guest-kernel.sh --print) || return 1
 	mkdir "$scratch/$1"
 	cp --sparse=always "$directory/vmlinux" "$directory/modules.cpio" "$scratch/$1"
 	echo "$scratch/$1"
@@ -110,7 +110,7 @@ local_kernel() # NAME: its directory on the testbed's own disk
 
 debian=$(local_kernel debian)
 boots "boot: VMM start to init, KVM, Debian's kernel" 0.5 "$debian/vmlinux" ours "$debian/vmlinux" qemu
-if trimmed=$(local_kernel trimmed); then
+if trimmed=$(local_kernel trimmed 2>/dev/null); then
 	boots "boot: VMM start to init, KVM, trimmed kernel" 0.5 \
 		"$trimmed/vmlinux" ours "$trimmed/vmlinux" qemu
 	boots "boot: trimmed kernel against Debian's, KVM" 0.5 \

@@ -33,8 +33,9 @@
  *	OVER		the turn ends with `done`
  *
  * A server closes idle connections when it likes. When one that was used before ends without a byte
- * of answer, a request without a body is sent once more on a new one: the server has not seen it,
- * or would have answered.
+ * of answer, a request without a body is sent once more on a new one, if its method may be repeated
+ * without asking (RFC 9110, 9.2.2): the server may have seen it. For any other the connection is
+ * looked at before it is used.
  */
 enum exchange_state {
 	EXCHANGE_NEW,
@@ -53,7 +54,6 @@ struct exchange {
 	bool is_connecting; /* `upstream` is not ours to use yet */
 	bool was_retried;
 	bool response_begun;
-	bool is_reported;
 	bool expects_continue;
 	bool is_websocket;
 	struct websocket_relay *websocket; /* owned until taken */
@@ -608,8 +608,8 @@ struct exchange *exchange_new(const struct services *services, const struct exch
 		.verdict = &exchange->verdict,
 		.request = &exchange->request,
 		.response = &exchange->response,
+		.started_ns = services_now_ns(),
 	};
-	request_report_start(&exchange->report);
 	byte_buffer_init(&exchange->held, SECRET_SIGNED_BODY_MAX);
 	body_pipe_init(&exchange->request);
 	body_pipe_init(&exchange->response);

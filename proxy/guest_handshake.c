@@ -94,7 +94,8 @@ static void connect_ahead(struct guest_handshake *handshake)
 	struct upstream_pool *pool = handshake->services->upstreams;
 
 	if (is_allowed(handshake)) {
-		handshake->upstream = upstream_take_idle(pool, &target);
+		/* What the request will be, nobody knows yet. */
+		handshake->upstream = upstream_take_live(pool, &target);
 		if (!handshake->upstream && upstream_connect(pool, &target, on_connected, handshake,
 							     &handshake->upstream) == 0) {
 			handshake->is_parked = true;

@@ -6,11 +6,6 @@
 
 #include <string.h>
 
-void request_report_start(struct request_report *report)
-{
-	report->started_ns = services_now_ns();
-}
-
 void request_report_head(struct request_report *report, const struct http_leg *guest)
 {
 	struct http_text method = http_head_method(guest->head);

@@ -27,12 +27,10 @@ struct request_report {
 	char path[PATH_LOGGED_MAX + 1];
 	struct ip_address address; /* of the server, set by the user; family 0: none */
 	unsigned status;	   /* of the answer, set by the user; 0: none */
-	uint64_t started_ns;
+	uint64_t started_ns;	   /* set by the user */
 	bool is_told;
 };
 
-/* The clock runs from here. */
-void request_report_start(struct request_report *report);
 void request_report_head(struct request_report *report, const struct http_leg *guest);
 /* `reason` and `hint` may be NULL. */
 void request_report_tell(struct request_report *report, const char *reason, bool is_denial,

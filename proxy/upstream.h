@@ -52,8 +52,8 @@ void upstream_pool_sweep(struct upstream_pool *pool, uint64_t now_ms);
  * protocols. Or NULL. */
 struct upstream *upstream_take_idle(struct upstream_pool *pool,
 				    const struct upstream_target *target);
-/* The same for a request that must not be sent twice: a connection that its server has ended since,
- * or has said anything on, is closed instead of given. */
+/* The same for a request that must not be sent twice, or is not known yet: one that its server has
+ * ended since, or has said anything on, is closed instead of given. */
 struct upstream *upstream_take_live(struct upstream_pool *pool,
 				    const struct upstream_target *target);
 /* Begins a new one. 0 or a negative errno. */
