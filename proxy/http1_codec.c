@@ -273,7 +273,7 @@ static size_t write_directly(struct http1_codec *codec, const uint8_t *data, siz
 
 	if (byte_buffer_length(&codec->output) > 0 || codec->stream->awaits_write)
 		return 0;
-	/* TLS takes a record at a time. */
+	/* TLS takes some records at a time. */
 	while (written < length && count > 0) {
 		count = stream_write(codec->stream, data + written, length - written);
 		written += count > 0 ? (size_t)count : 0;

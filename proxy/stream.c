@@ -6,10 +6,25 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define READ_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
+/* A record of TLS has up to 16 KiB (RFC 8446, 5.1); so many go out in one call, because each call
+ * wakes the peer, which often takes the processor. */
+#define BATCH_RECORDS 4u
+#define BATCH_MAX (BATCH_RECORDS * SSL3_RT_MAX_PLAIN_LENGTH)
+
+/* Records on their way. The library has made them and never makes them again, so that all of them
+ * go before anything else does; their user is told of its bytes when the last one is gone. */
+struct stream_batch {
+	size_t plain; /* the user's bytes in it */
+	size_t begin;
+	size_t end;
+	uint8_t records[BATCH_RECORDS * SSL3_RT_MAX_PACKET_SIZE];
+};
 
 static void on_events(struct event_source *source, uint32_t events)
 {
@@ -64,6 +79,8 @@ static void release(struct stream *stream)
 	event_loop_remove(stream->loop, &stream->source);
 	tls_end(stream->ssl);
 	stream->ssl = NULL;
+	free(stream->batch);
+	stream->batch = NULL;
 	close(stream->source.fd);
 	stream->source.fd = -1;
 	stream->failed = true;
@@ -206,7 +223,7 @@ ssize_t stream_read(struct stream *stream, void *buffer, size_t length)
 	return (ssize_t)count;
 }
 
-ssize_t stream_transmit(struct stream *stream, const void *data, size_t length)
+static ssize_t transmit(struct stream *stream, const void *data, size_t length)
 {
 	ssize_t count;
 
@@ -216,6 +233,43 @@ ssize_t stream_transmit(struct stream *stream, const void *data, size_t length)
 	if (count == 0)
 		return -EAGAIN;
 	return count < 0 ? -errno : count;
+}
+
+/* Returns how much of it has room. */
+static ssize_t add_to_batch(struct stream_batch *batch, const void *data, size_t length)
+{
+	length = MIN_OF(length, sizeof(batch->records) - batch->end);
+	if (length == 0)
+		return -EAGAIN;
+	memcpy(batch->records + batch->end, data, length);
+	batch->end += length;
+	return (ssize_t)length;
+}
+
+/* 0 when all of it is gone. */
+static int transmit_batch(struct stream *stream)
+{
+	struct stream_batch *batch = stream->batch;
+
+	while (batch->begin < batch->end) {
+		ssize_t count =
+			transmit(stream, batch->records + batch->begin, batch->end - batch->begin);
+
+		if (count < 0)
+			return (int)count;
+		batch->begin += (size_t)count;
+	}
+	return 0;
+}
+
+ssize_t stream_transmit(struct stream *stream, const void *data, size_t length)
+{
+	int error;
+
+	if (stream->fills_batch)
+		return add_to_batch(stream->batch, data, length);
+	error = stream->batch ? transmit_batch(stream) : 0;
+	return error ? error : transmit(stream, data, length);
 }
 
 static ssize_t plain_write(struct stream *stream, const void *data, size_t length)
@@ -229,23 +283,84 @@ static ssize_t plain_write(struct stream *stream, const void *data, size_t lengt
 	return count;
 }
 
-ssize_t stream_write(struct stream *stream, const void *data, size_t length)
+/* Of up to one record; more is left. */
+static ssize_t write_record(struct stream *stream, const uint8_t *data, size_t length)
 {
 	size_t count = 0;
+	int result;
+
+	clear_errors();
+	errno = 0;
+	result = SSL_write_ex(stream->ssl, data, length, &count);
+	if (result == 1)
+		return (ssize_t)count;
+	result = tls_error(stream, result);
+	return result ? result : -EPIPE;
+}
+
+/* 0, or the failure that ended it early. */
+static ssize_t fill_batch(struct stream *stream, const uint8_t *data, size_t length)
+{
+	struct stream_batch *batch = stream->batch;
+	ssize_t count = 1;
+
+	length = MIN_OF(length, (size_t)BATCH_MAX);
+	stream->fills_batch = true;
+	while (batch->plain < length && count > 0) {
+		count = write_record(stream, data + batch->plain, length - batch->plain);
+		batch->plain += count > 0 ? (size_t)count : 0;
+	}
+	stream->fills_batch = false;
+	return MIN_OF(count, 0);
+}
+
+static void end_batch(struct stream *stream)
+{
+	free(stream->batch);
+	stream->batch = NULL;
+}
+
+/* The user's bytes that are gone with it, or an error. */
+static ssize_t finish_batch(struct stream *stream)
+{
+	int error = transmit_batch(stream);
+	size_t plain = stream->batch->plain;
+
+	if (error == -EAGAIN)
+		return await_write(stream, true) < 0 ? -EIO : -EAGAIN;
+	end_batch(stream);
+	if (error)
+		stream->failed = true;
+	return error ? error : (ssize_t)plain;
+}
+
+static ssize_t tls_write(struct stream *stream, const uint8_t *data, size_t length)
+{
+	ssize_t failure = 0;
+	ssize_t count;
+
+	if (!stream->batch && length > SSL3_RT_MAX_PLAIN_LENGTH) {
+		stream->batch = malloc(sizeof(*stream->batch));
+		if (stream->batch) {
+			stream->batch->plain = stream->batch->begin = stream->batch->end = 0;
+			failure = fill_batch(stream, data, length);
+		}
+	}
+	if (!stream->batch)
+		return write_record(stream, data, length);
+	count = finish_batch(stream);
+	if (count != 0)
+		return count;
+	return failure ? failure : write_record(stream, data, length);
+}
+
+ssize_t stream_write(struct stream *stream, const void *data, size_t length)
+{
 	ssize_t result;
 
 	if (stream->failed || stream->write_ended)
 		return -EPIPE;
-	if (!stream->ssl) {
-		result = plain_write(stream, data, length);
-	} else {
-		clear_errors();
-		errno = 0;
-		result = SSL_write_ex(stream->ssl, data, length, &count);
-		result = result == 1 ? (ssize_t)count : tls_error(stream, (int)result);
-		if (result == 0)
-			result = -EPIPE;
-	}
+	result = stream->ssl ? tls_write(stream, data, length) : plain_write(stream, data, length);
 	if (result > 0 && stream->awaits_write)
 		(void)await_write(stream, false);
 	return result;

@@ -23,13 +23,15 @@
 struct stream {
 	struct event_source source; /* first: `ready` finds the stream by it */
 	struct event_loop *loop;
-	SSL *ssl; /* owned; NULL: plain */
+	SSL *ssl;		    /* owned; NULL: plain */
+	struct stream_batch *batch; /* records that wait for room in the socket; mostly NULL */
 	void (*ready)(struct stream *stream);
 	bool can_read;
 	bool is_drained;      /* the descriptor has nothing since the last event */
 	bool is_ending;	      /* an event said that no more will come, or an error */
 	bool transport_ended; /* below TLS */
 	bool awaits_write;    /* EPOLLOUT is asked for */
+	bool fills_batch;     /* what the library transmits goes there */
 	bool read_ended;
 	bool write_ended;
 	bool failed;
@@ -55,7 +57,8 @@ int stream_handshake(struct stream *stream);
  */
 ssize_t stream_read(struct stream *stream, void *buffer, size_t length);
 /* Bytes written, at least 1; -EAGAIN, after which `ready` is called when there is room again; or
- * another negative errno. */
+ * another negative errno. After -EAGAIN, TLS wants the same bytes again, and may have more behind
+ * them. */
 ssize_t stream_write(struct stream *stream, const void *data, size_t length);
 /* What lies below TLS; for stream_bio.h alone. Bytes moved, 0 at the end, or a negative errno. */
 ssize_t stream_receive(struct stream *stream, void *buffer, size_t length);
