@@ -3,6 +3,7 @@
 #include "audit/log_writer.h"
 #include "audit/server.h"
 #include "base/checked.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "jail/jail.h"
 
@@ -29,17 +30,10 @@ struct serve_options {
 	enum log_level level;
 };
 
-static bool parse_fd(const char *text, int *ret_fd)
+static bool take_descriptor(const char *text, int *ret_fd)
 {
-	char *end;
-	long value;
-
-	errno = 0;
-	value = strtol(text, &end, 10);
-	if (errno || end == text || *end != '\0' || value < 3 || value > INT_MAX)
-		return false;
-	*ret_fd = (int)value;
-	return true;
+	*ret_fd = inherited_descriptor(text);
+	return *ret_fd >= 0;
 }
 
 static bool parse_bytes(const char *text, uint64_t *ret_bytes)
@@ -78,11 +72,11 @@ static bool parse_options(int argc, char **argv, struct serve_options *options)
 	while (good && (letter = getopt_long(argc, argv, "qv", names, NULL)) != -1) {
 		switch (letter) {
 		case 'd':
-			good = parse_fd(optarg, &options->directory_fd);
+			good = take_descriptor(optarg, &options->directory_fd);
 			break;
 		case 's':
 			good = options->source_count < SOURCES_MAX &&
-			       parse_fd(optarg, &options->sources[options->source_count]);
+			       take_descriptor(optarg, &options->sources[options->source_count]);
 			options->source_count++;
 			break;
 		case 'p':

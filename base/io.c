@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -102,6 +104,21 @@ int set_nonblocking(int fd, bool enabled)
 int set_close_on_exec(int fd, bool enabled)
 {
 	return change_flags(fd, F_GETFD, F_SETFD, FD_CLOEXEC, enabled);
+}
+
+int inherited_descriptor(const char *text)
+{
+	char *end;
+	long number;
+	int error;
+
+	errno = 0;
+	number = strtol(text, &end, 10);
+	if (errno != 0 || *text < '0' || *text > '9' || *end != '\0' || number <= STDERR_FILENO ||
+	    number > INT_MAX)
+		return -EINVAL;
+	error = set_close_on_exec((int)number, true);
+	return error ? error : (int)number;
 }
 
 ssize_t send_with_fds(int socket, const void *buffer, size_t length, const int *fds,

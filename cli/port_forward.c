@@ -117,16 +117,8 @@ static uint64_t now_ns(void)
 /* A log that is behind slows this down, and one that is gone ends it. */
 static void send_event(struct forwarder *forwarder)
 {
-	const void *data;
-	size_t length;
-	ssize_t sent = -1;
-
-	if (audit_event_finish(&forwarder->event, &data, &length)) {
-		do {
-			sent = send(forwarder->audit_fd, data, length, MSG_NOSIGNAL);
-		} while (sent < 0 && errno == EINTR);
-	}
-	forwarder->has_ended = forwarder->has_ended || sent < 0;
+	if (audit_event_send(&forwarder->event, forwarder->audit_fd) < 0)
+		forwarder->has_ended = true;
 }
 
 static void tell(const struct connection *connection)

@@ -43,8 +43,6 @@ static void tell_jail(int audit_fd, const struct jail_report *report)
 {
 	struct audit_event *event = allocate(1, sizeof(*event));
 	char text[JAIL_REPORT_TEXT_MAX];
-	const void *data;
-	size_t length;
 
 	jail_report_text(report, text, sizeof(text));
 	log_debug("jail: %s", text);
@@ -52,8 +50,8 @@ static void tell_jail(int audit_fd, const struct jail_report *report)
 	audit_event_text(event, AUDIT_FIELD_COMPONENT, "port-forward");
 	audit_event_text(event, AUDIT_FIELD_DETAIL, text);
 	/* One that is gone shows with the first connection. */
-	if (audit_fd >= 0 && audit_event_finish(event, &data, &length))
-		(void)send(audit_fd, data, length, MSG_NOSIGNAL);
+	if (audit_fd >= 0)
+		(void)audit_event_send(event, audit_fd);
 	free(event);
 }
 

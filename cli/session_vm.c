@@ -52,14 +52,11 @@ static void drop_spares(struct session_vm *vm)
 
 void session_vm_tell(struct session_vm *vm)
 {
-	const void *data;
-	size_t length;
+	int error = vm->audit_socket < 0 ? 0 : audit_event_send(&vm->event, vm->audit_socket);
 
-	if (vm->audit_socket < 0 || !audit_event_finish(&vm->event, &data, &length))
-		return;
 	/* A log that is gone ends the session by way of its process; nothing to add here. */
-	if (send(vm->audit_socket, data, length, MSG_NOSIGNAL) < 0)
-		log_debug("audit: %s", strerror(errno));
+	if (error)
+		log_debug("audit: %s", strerror(-error));
 }
 
 void session_vm_pass_on(struct session_vm *vm, const void *event, size_t length)

@@ -202,15 +202,6 @@ json_t *rollback_json(const struct rollback_result *result)
 
 /* ---- the log ---------------------------------------------------------------------------- */
 
-static bool send_event(int socket, struct audit_event *event)
-{
-	const void *data;
-	size_t length;
-
-	return audit_event_finish(event, &data, &length) &&
-	       send(socket, data, length, MSG_NOSIGNAL) == (ssize_t)length;
-}
-
 static bool send_rollback(int socket, const struct rollback_result *result)
 {
 	struct audit_event *event = allocate(1, sizeof(*event));
@@ -223,10 +214,10 @@ static bool send_rollback(int socket, const struct rollback_result *result)
 	audit_event_number(event, AUDIT_FIELD_KEPT, result->kept);
 	audit_event_number(event, AUDIT_FIELD_FAILED, result->failed);
 	audit_event_text(event, AUDIT_FIELD_DETAIL, text);
-	sent = send_event(socket, event);
+	sent = audit_event_send(event, socket) == 0;
 	audit_event_begin(event, AUDIT_SESSION_END);
 	audit_event_text(event, AUDIT_FIELD_REASON, "rolled-back");
-	sent = send_event(socket, event) && sent;
+	sent = audit_event_send(event, socket) == 0 && sent;
 	free(event);
 	return sent;
 }

@@ -341,21 +341,14 @@ static const struct option options[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
-/* An open descriptor's number, or -1 with a message. */
-static int parse_fd(const char *text)
+/* Its number, or -1 with a message. */
+static int take_descriptor(const char *text)
 {
-	char *end;
-	long number;
+	int fd = inherited_descriptor(text);
 
-	errno = 0;
-	number = strtol(text, &end, 10);
-	if (errno || end == text || *end || number < 0 || number > 1 << 20 ||
-	    fcntl((int)number, F_GETFD) < 0) {
-		log_error("not an open descriptor: %s", text);
-		return -1;
-	}
-	fcntl((int)number, F_SETFD, FD_CLOEXEC);
-	return (int)number;
+	if (fd < 0)
+		log_error("not an open descriptor above 2: %s", text);
+	return fd < 0 ? -1 : fd;
 }
 
 /* FD:OFFSET:SIZE */
@@ -375,7 +368,7 @@ static int parse_window(char *text, struct window_option *ret_window)
 	ret_window->size = strtoull(size, &end_size, 0);
 	if (errno || end_offset == offset || *end_offset || end_size == size || *end_size)
 		return -1;
-	ret_window->fd = parse_fd(text);
+	ret_window->fd = take_descriptor(text);
 	return ret_window->fd < 0 ? -1 : 0;
 }
 
@@ -426,7 +419,7 @@ static int take_option(struct arguments *arguments, int option)
 	default:
 		return -1;
 	}
-	*fd = parse_fd(optarg);
+	*fd = take_descriptor(optarg);
 	return *fd < 0 ? -1 : 0;
 }
 

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 
 #define MERGED_KINDS 64
@@ -73,21 +72,8 @@ void report_free(struct report *report)
 
 static void send_event(struct report *report)
 {
-	const void *data;
-	size_t length;
-	ssize_t sent;
-
-	if (report->fd < 0 || report->failed)
-		return;
-	if (!audit_event_finish(&report->event, &data, &length)) {
-		report->failed = EMSGSIZE;
-		return;
-	}
-	do {
-		sent = send(report->fd, data, length, MSG_NOSIGNAL);
-	} while (sent < 0 && errno == EINTR);
-	if (sent < 0)
-		report->failed = errno;
+	if (report->fd >= 0 && !report->failed)
+		report->failed = -audit_event_send(&report->event, report->fd);
 }
 
 static void put_path(struct report *report, enum audit_field field, const char *path)

@@ -2,10 +2,8 @@
 
 #include "wire/audit.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #define COMPONENT "proxy"
 
@@ -35,23 +33,10 @@ bool egress_report_has_failed(const struct egress_report *report)
 	return report->failed;
 }
 
-/* The socket is a blocking one: a log that is behind slows the broker, and loses nothing. */
 static void send_event(struct egress_report *report)
 {
-	const void *data;
-	size_t length;
-	ssize_t sent;
-
-	if (report->fd < 0 || report->failed)
-		return;
-	if (!audit_event_finish(&report->event, &data, &length)) {
-		report->failed = true;
-		return;
-	}
-	do {
-		sent = send(report->fd, data, length, MSG_NOSIGNAL);
-	} while (sent < 0 && errno == EINTR);
-	report->failed = sent < 0;
+	if (report->fd >= 0 && !report->failed)
+		report->failed = audit_event_send(&report->event, report->fd) < 0;
 }
 
 static void put_address(struct egress_report *report, const struct ip_address *address)

@@ -3,12 +3,11 @@
  * exit status. broker.h says what it is given.
  */
 #include "base/checked.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "jail/descriptors.h"
 #include "proxy/broker.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -46,21 +45,14 @@ static const struct option long_options[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
-/* An open descriptor's number, or -1 with a message. */
-static int parse_fd(const char *text)
+/* Its number, or -1 with a message. */
+static int take_descriptor(const char *text)
 {
-	char *end;
-	long number;
+	int fd = inherited_descriptor(text);
 
-	errno = 0;
-	number = strtol(text, &end, 10);
-	if (errno || end == text || *end || number < 0 || number > 1 << 20 ||
-	    fcntl((int)number, F_GETFD) < 0) {
-		log_error("not an open descriptor: %s", text);
-		return -1;
-	}
-	fcntl((int)number, F_SETFD, FD_CLOEXEC);
-	return (int)number;
+	if (fd < 0)
+		log_error("not an open descriptor above 2: %s", text);
+	return fd < 0 ? -1 : fd;
 }
 
 static int *find_descriptor(struct broker_options *options, int option)
@@ -91,7 +83,7 @@ static bool take_option(struct broker_options *options, int option, enum log_lev
 	int *fd = find_descriptor(options, option);
 
 	if (fd) {
-		*fd = parse_fd(optarg);
+		*fd = take_descriptor(optarg);
 		return *fd >= 0;
 	}
 	switch (option) {

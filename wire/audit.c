@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static const char *const kind_names[] = {
 	[AUDIT_SESSION_START] = "session_start",
@@ -124,6 +125,20 @@ bool audit_event_finish(struct audit_event *event, const void **ret_data, size_t
 	*ret_data = event->data;
 	*ret_length = event->writer.length;
 	return true;
+}
+
+int audit_event_send(struct audit_event *event, int socket)
+{
+	const void *data;
+	size_t length;
+	ssize_t sent;
+
+	if (!audit_event_finish(event, &data, &length))
+		return -EMSGSIZE;
+	do {
+		sent = send(socket, data, length, MSG_NOSIGNAL);
+	} while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : 0;
 }
 
 static bool decode_field(struct byte_reader *reader, struct audit_field_view *field)

@@ -110,6 +110,10 @@ void audit_event_bytes(struct audit_event *event, enum audit_field field, const 
 		       size_t length);
 /* The finished datagram in *ret_data (inside the event). False when it overflowed. */
 bool audit_event_finish(struct audit_event *event, const void **ret_data, size_t *ret_length);
+/* Finishes it and sends it over the SOCK_SEQPACKET `socket`; on a blocking one, a log that is
+ * behind slows the caller, and loses nothing. 0, -EMSGSIZE when it overflowed, or another negative
+ * errno. */
+int audit_event_send(struct audit_event *event, int socket);
 
 struct audit_field_view {
 	enum audit_field field;

@@ -1,12 +1,14 @@
 /* base/io.h over real pipes, files and sockets. */
 #include "base/io.h"
 
+#include "base/checked.h"
 #include "base/cleanup.h"
 
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -163,6 +165,26 @@ START_TEST(unwanted_descriptors_are_closed)
 }
 END_TEST
 
+START_TEST(an_inherited_descriptor_is_one_that_is_open)
+{
+	static const char *const bad[] = { "",	 "2",	       "-1",
+					   "x",	 "99x",	       "+9",
+					   " 9", "4294967299", "99999999999999999999" };
+	char text[16];
+	int fd = dup(STDIN_FILENO);
+
+	ck_assert_int_gt(fd, STDERR_FILENO);
+	snprintf(text, sizeof(text), "%d", fd);
+	ck_assert_int_eq(fcntl(fd, F_GETFD), 0);
+	ck_assert_int_eq(inherited_descriptor(text), fd);
+	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	close(fd);
+	ck_assert_int_eq(inherited_descriptor(text), -EBADF);
+	for (size_t i = 0; i < ARRAY_LENGTH(bad); i++)
+		ck_assert_int_eq(inherited_descriptor(bad[i]), -EINVAL);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("io");
@@ -176,6 +198,7 @@ int main(void)
 	tcase_add_test(tests, flags_are_set_and_taken_back);
 	tcase_add_test(tests, descriptors_travel);
 	tcase_add_test(tests, unwanted_descriptors_are_closed);
+	tcase_add_test(tests, an_inherited_descriptor_is_one_that_is_open);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

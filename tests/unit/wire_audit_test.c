@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static struct audit_event event;
 static struct audit_event_view view;
@@ -56,6 +58,32 @@ START_TEST(long_text_is_cut_and_too_much_is_refused)
 	for (int i = 0; i < 4; i++)
 		audit_event_text(&event, (enum audit_field)(AUDIT_FIELD_PATH2 + i), text);
 	ck_assert(!audit_event_finish(&event, &data, &length));
+}
+END_TEST
+
+START_TEST(an_event_is_sent_as_one_message)
+{
+	static uint8_t received[256];
+	char text[AUDIT_TEXT_MAX];
+	int ends[2];
+	ssize_t length;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+	audit_event_begin(&event, AUDIT_NOTICE);
+	audit_event_text(&event, AUDIT_FIELD_DETAIL, "said");
+	ck_assert_int_eq(audit_event_send(&event, ends[0]), 0);
+	length = recv(ends[1], received, sizeof(received), 0);
+	ck_assert_int_gt(length, 0);
+	ck_assert_int_eq(audit_event_decode(received, (size_t)length, &view), 0);
+	ck_assert_mem_eq(view.fields[0].text, "said", 4);
+	close(ends[1]);
+	audit_event_begin(&event, AUDIT_NOTICE);
+	ck_assert_int_eq(audit_event_send(&event, ends[0]), -EPIPE);
+	memset(text, 'a', sizeof(text));
+	for (int i = 0; i < 5; i++)
+		audit_event_bytes(&event, AUDIT_FIELD_DETAIL, text, sizeof(text));
+	ck_assert_int_eq(audit_event_send(&event, ends[0]), -EMSGSIZE);
+	close(ends[0]);
 }
 END_TEST
 
@@ -140,6 +168,7 @@ int main(void)
 
 	tcase_add_test(tests, an_event_comes_back);
 	tcase_add_test(tests, long_text_is_cut_and_too_much_is_refused);
+	tcase_add_test(tests, an_event_is_sent_as_one_message);
 	tcase_add_test(tests, every_cut_and_every_extra_byte_is_refused);
 	tcase_add_test(tests, each_part_of_the_header_is_checked);
 	tcase_add_test(tests, every_number_has_a_name_or_none);
