@@ -7,6 +7,7 @@ import struct
 import tempfile
 import threading
 import time
+import urllib.parse
 
 from broker import Authority, Broker, Server, Tap, read_all, read_message, read_until
 
@@ -24,6 +25,10 @@ def serve(connection):
             return
         head, _, data = data.partition(b"\r\n\r\n")
         seen.append(head)
+        if head.startswith(b"GET /go?"):
+            where = head.split(b" ")[1].partition(b"?")[2]
+            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: " + where + b"\r\nContent-Length: 0\r\n\r\n")
+            continue
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
@@ -44,22 +49,44 @@ def interim(connection):
     connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
 
 
+def flood(connection):
+    """Counts what it could send."""
+    read_until(connection, b"\r\n\r\n")
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n")
+    try:
+        while True:
+            flooded[0] += connection.send(b"x" * 65536)
+    except OSError:
+        flooded[1] = True
+
+
+def authority_for(constraints, ca="TRUE"):
+    return authority.intermediate(f"basicConstraints=critical,CA:{ca}\nkeyUsage=critical,keyCertSign\n{constraints}\n")
+
+
+flooded = [0, False]
 plain = Server(serve)
 secure = Server(serve, authority.leaf("good.test"), ["http/1.1"])
 raw = Server(opaque)
 endless_server = Server(endless)
 interim_server = Server(interim)
+flood_server = Server(flood)
+within = Server(serve, authority_for("nameConstraints=critical,permitted;DNS:within.test").leaf("within.test"))
 hostile = {
     "expired": Server(serve, authority.leaf("expired.test", days=("-2", "-1"))),
     "wrong": Server(serve, authority.leaf("another.test")),
     "self": Server(serve, authority.leaf("self.test", self_signed=True)),
     "usage": Server(serve, authority.leaf("usage.test", usage="clientAuth")),
     "stranger": Server(serve, other_authority.leaf("stranger.test")),
+    "beyond": Server(serve, authority_for("nameConstraints=critical,permitted;DNS:within.test").leaf("beyond.test")),
+    "excluded": Server(serve, authority_for("nameConstraints=critical,excluded;DNS:excluded.test").leaf("excluded.test")),
+    "nested": Server(serve, authority_for("", ca="FALSE").leaf("nested.test")),
     "old": Server(serve, authority.leaf("old.test"), minimum=ssl.TLSVersion.TLSv1_1),
 }
-names = ["good.test", "plain.test", "raw.test", "endless.test", "interim.test", "nobody.test"]
+names = ["good.test", "plain.test", "raw.test", "endless.test", "interim.test", "flood.test", "within.test", "nobody.test"]
 allow = [f"good.test:{secure.port}", f"plain.test:{plain.port}", f"tcp://raw.test:{raw.port}",
-         f"endless.test:{endless_server.port}", f"interim.test:{interim_server.port}", "localhost.test:80",
+         f"endless.test:{endless_server.port}", f"interim.test:{interim_server.port}", f"flood.test:{flood_server.port}",
+         f"within.test:{within.port}", "localhost.test:80",
          f"loop.test:{plain.port}"]
 for name, server in hostile.items():
     names.append(f"{name}.test")
@@ -140,6 +167,21 @@ except ssl.SSLError as error:
 status, reason = plainly("GET / HTTP/1.1\r\nHost: localhost.test\r\n\r\n", "localhost.test", 80)
 tap.ok("an allowed name that does not exist is a readable failure", status in (502, 504), (status, reason))
 
+# ---- redirects ---------------------------------------------------------------------------------
+for what, where, reason in (("metadata", "http://169.254.169.254/latest/meta-data/", "address_literal"),
+                            ("loopback", f"http://127.0.0.1:{raw.port}/", "address_literal"),
+                            ("a name that is not allowed", "http://internal.test/", "host_not_allowed")):
+    stream = broker.dial("plain.test", plain.port)
+    stream.sendall(f"GET /go?{where} HTTP/1.1\r\nHost: plain.test:{plain.port}\r\n\r\n".encode())
+    status, fields, body, rest = read_message(stream)
+    tap.same(f"a redirect to {what} is the guest's to follow", (302, where), (status, fields.get("location")))
+    url = urllib.parse.urlsplit(where)
+    address = socket.inet_aton(url.hostname) if url.hostname[0].isdigit() else url.hostname
+    stream = broker.dial(address, url.port or 80)
+    stream.sendall(f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode())
+    status, fields, body, rest = read_message(stream)
+    tap.same("and leads nowhere", (403, reason), (status, fields.get("matchlock-denied")))
+
 # ---- hellos ------------------------------------------------------------------------------------
 for what, hello in (("garbage", b"\xff" * 24), ("port 0", struct.pack("<IBBH", 0x30654c4d, 4, 0, 0) + bytes(16)),
                     ("family 5", struct.pack("<IBBH", 0x30654c4d, 5, 0, 80) + bytes(16)),
@@ -147,11 +189,12 @@ for what, hello in (("garbage", b"\xff" * 24), ("port 0", struct.pack("<IBBH", 0
     tap.same(f"a bad hello ends the connection: {what}", b"", read_all(broker.dial(b"", 0, hello)).replace(b"<reset>", b""))
 
 # ---- other protocols ---------------------------------------------------------------------------
+before = len(seen)
 for what, data in (("binary", b"\x00\x01\x02\x03"), ("SSH", b"SSH-2.0-attack\r\n"), ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")):
     stream = broker.dial("plain.test", plain.port)
     stream.sendall(data)
     got = read_all(stream)
-    tap.ok(f"what is not HTTP gets nowhere: {what}", b"200" not in got and len(seen) < 3, got)
+    tap.ok(f"what is not HTTP gets nowhere: {what}", b"200" not in got and len(seen) == before, got)
 context = ssl.create_default_context(cadata=broker.certificate)
 context.set_alpn_protocols(["imap"])
 try:
@@ -186,7 +229,8 @@ except (ssl.SSLError, OSError) as error:
 # ---- hostile certificates ----------------------------------------------------------------------
 seen.clear()
 for name, wanted in (("expired", "expired"), ("wrong", "hostname mismatch"), ("self", "self-signed"),
-                     ("usage", "purpose"), ("stranger", "issuer"), ("old", None)):
+                     ("usage", "purpose"), ("stranger", "issuer"), ("beyond", "permitted subtree"),
+                     ("excluded", "excluded subtree"), ("nested", "invalid CA"), ("old", None)):
     server = hostile[name]
     stream = broker.tls(f"{name}.test", server.port)
     stream.sendall(f"GET / HTTP/1.1\r\nHost: {name}.test:{server.port}\r\n\r\n".encode())
@@ -196,6 +240,9 @@ for name, wanted in (("expired", "expired"), ("wrong", "hostname mismatch"), ("s
            status == 502 and (wanted is None or (reason == "upstream_certificate" and wanted in body.decode())),
            f"{status} {reason} {body}")
 tap.same("no request reached them", [], seen)
+stream = broker.tls("within.test", within.port)
+stream.sendall(f"GET / HTTP/1.1\r\nHost: within.test:{within.port}\r\n\r\n".encode())
+tap.same("a name within the constraints is taken", 200, read_message(stream)[0])
 
 # ---- slow, huge, endless -----------------------------------------------------------------------
 stream = broker.dial("plain.test", plain.port)
@@ -230,7 +277,24 @@ tap.ok("and cost little", "asan" in os.environ.get("MATCHLOCK_BUILD", "") or gro
 for stream in idle:
     stream.close()
 
-# A server that sends and a guest that does not read: the broker does not fill up.
+memory = broker.resident_kib()
+stream = broker.dial("flood.test", flood_server.port)
+stream.sendall(f"GET / HTTP/1.1\r\nHost: flood.test:{flood_server.port}\r\n\r\n".encode())
+read_until(stream, b"\r\n\r\n")
+before = -1
+while flooded[0] != before:
+    before = flooded[0]
+    time.sleep(1)
+grown = broker.resident_kib() - memory
+tap.ok("a server that sends to a guest that does not read is stopped", flooded[0] > 0 and not flooded[1], flooded)
+tap.ok("and the broker does not fill up", "asan" in os.environ.get("MATCHLOCK_BUILD", "") or grown < 2048, f"{grown} KiB")
+stream.close()
+for _ in range(100):
+    if flooded[1]:
+        break
+    time.sleep(0.1)
+tap.ok("when the guest goes, so does that server's connection", flooded[1])
+
 dns = broker.dns(b"\0\1\1\0\0\1\0\0\0\0\0\0" + b"\7example\4test\0\0\x41\0\1")
 tap.same("a query for HTTPS records has no answer", 0, struct.unpack(">H", dns[6:8])[0])
 tap.same("the broker ends in order after all this", 0, broker.stop())

@@ -49,6 +49,7 @@ class Authority:
     def __init__(self, directory):
         self.directory = directory
         self.serial = 0
+        self.chain = b""  # what a server shows besides its own certificate
         self.certificate = os.path.join(directory, "ca.pem")
         self.key = os.path.join(directory, "ca.key")
         self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
@@ -56,6 +57,24 @@ class Authority:
 
     def _run(self, *arguments):
         subprocess.run(["openssl", *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def intermediate(self, extensions):
+        """Another authority, which this one certifies with those extensions."""
+        other = Authority.__new__(Authority)
+        other.directory = tempfile.mkdtemp(dir=self.directory)
+        other.serial = 0
+        other.certificate = os.path.join(other.directory, "ca.pem")
+        other.key = os.path.join(other.directory, "ca.key")
+        file = os.path.join(other.directory, "ca.ext")
+        with open(file, "w", encoding="ascii") as text:
+            text.write(extensions)
+        self._run("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", other.key,
+                  "-out", f"{file}.csr", "-subj", "/CN=Test intermediate")
+        self._run("x509", "-req", "-in", f"{file}.csr", "-out", other.certificate, "-days", "30", "-extfile", file, "-CA",
+                  self.certificate, "-CAkey", self.key, "-CAcreateserial")
+        with open(other.certificate, "rb") as certificate:
+            other.chain = certificate.read() + self.chain
+        return other
 
     def leaf(self, name, usage="serverAuth", days=("-1", "30"), self_signed=False):
         """A file with certificate and key for that name; days as offsets from now."""
@@ -77,6 +96,7 @@ class Authority:
             for part in (f"{base}.crt", f"{base}.key"):
                 with open(part, "rb") as source:
                     file.write(source.read())
+            file.write(self.chain)
         return f"{base}.pem"
 
     def _sign_in_the_past(self, base, extensions):
