@@ -335,6 +335,19 @@ bool byte_automaton_match(const struct byte_automaton *automaton, uint32_t *curs
 	return true;
 }
 
+bool byte_automaton_beginning(const struct byte_automaton *automaton, uint32_t state,
+			      uint32_t *ret_tag)
+{
+	const struct state *states = automaton->states;
+
+	if (state == BYTE_AUTOMATON_START || states[state].tag != 0)
+		return false;
+	while (states[state].tag == 0)
+		state = states[state].child;
+	*ret_tag = states[state].tag - 1;
+	return true;
+}
+
 uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t state)
 {
 	while (state != BYTE_AUTOMATON_START && automaton->states[state].child == 0)

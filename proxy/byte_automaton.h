@@ -61,6 +61,10 @@ bool byte_automaton_matches(const struct byte_automaton *automaton, uint32_t sta
  * there is none left. */
 bool byte_automaton_match(const struct byte_automaton *automaton, uint32_t *cursor,
 			  uint32_t *ret_tag, size_t *ret_length);
+/* A pattern that begins with all that the state stands for and goes on behind it. False when the
+ * state stands for nothing, or for the whole of a pattern. */
+bool byte_automaton_beginning(const struct byte_automaton *automaton, uint32_t state,
+			      uint32_t *ret_tag);
 /* The state in which to go on after a match: a shorter one when this one leads nowhere by itself,
  * so that nothing is held for a match that is over. */
 uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t state);

@@ -281,6 +281,21 @@ size_t form_scanner_depth(const struct form_scanner *scanner)
 	return deepest;
 }
 
+size_t form_scanner_beginning(const struct form_scanner *scanner, unsigned view,
+			      struct form_match *ret_match)
+{
+	const struct form_cursor *cursor = &scanner->cursors[view];
+
+	if (view != 0 && !(scanner->apart & 1u << view))
+		return 0;
+	if (!byte_automaton_beginning(scanner->automaton, cursor->state, &ret_match->tag))
+		return 0;
+	ret_match->escapes = view;
+	ret_match->start = cursor->start;
+	ret_match->end = cursor->position;
+	return byte_automaton_depth(scanner->automaton, cursor->state);
+}
+
 /* Over what begins no match, and over bytes that begin escapes where these do not go on as such:
  * they are themselves in all views. */
 static size_t skip(const struct byte_automaton *automaton, const uint8_t *data, size_t length)

@@ -63,6 +63,11 @@ uint64_t form_scanner_run(struct form_scanner *scanner, const struct form_window
 
 /* Depth of the deepest state that any view is in. */
 size_t form_scanner_depth(const struct form_scanner *scanner);
+/* What would be a match in that view if the stream went on so: as much of it as has come, of one of
+ * the patterns that begin so. Returns its length in tokens, or 0 for none. Behind its end there may
+ * be an escape that has come in part. */
+size_t form_scanner_beginning(const struct form_scanner *scanner, unsigned view,
+			      struct form_match *ret_match);
 
 /* Reads one token: a byte, or an escape of the kinds in `escapes`. Returns its length, its value in
  * *ret_byte (0xff for what is not ASCII); or 0 when `length` bytes do not tell. */

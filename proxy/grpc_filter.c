@@ -41,12 +41,6 @@ static int feed_secrets(struct grpc_filter *self, const uint8_t *data, size_t le
 	return error;
 }
 
-static void end_message(struct grpc_filter *self)
-{
-	self->prefix_length = 0;
-	secret_filter_restart(self->secrets);
-}
-
 /* Up to a message. */
 static size_t take_prefix(struct grpc_filter *self, const uint8_t *data, size_t length)
 {
@@ -59,7 +53,7 @@ static size_t take_prefix(struct grpc_filter *self, const uint8_t *data, size_t 
 	self->left = (uint64_t)self->prefix[1] << 24 | (uint64_t)self->prefix[2] << 16 |
 		     (uint64_t)self->prefix[3] << 8 | self->prefix[4];
 	if (self->left == 0)
-		end_message(self);
+		self->prefix_length = 0;
 	return used;
 }
 
@@ -88,7 +82,7 @@ static int feed(struct body_filter *filter, const uint8_t *data, size_t length, 
 			self->left -= step;
 			error = feed_secrets(self, data, step, self->left == 0, out);
 			if (self->left == 0)
-				end_message(self);
+				self->prefix_length = 0;
 		}
 		if (error)
 			return error;
@@ -116,6 +110,7 @@ struct body_filter *grpc_filter_new(struct body_filter *secrets, bool refuses_co
 	}
 	self->filter = (struct body_filter){ .feed = feed, .free = free_filter };
 	self->secrets = secrets;
+	secret_filter_take_messages(secrets);
 	self->refuses_compressed = refuses_compressed;
 	return &self->filter;
 }

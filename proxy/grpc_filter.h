@@ -1,12 +1,12 @@
 /*
- * The messages of a gRPC body, each searched for secrets by itself: a flag of one byte, a length of
- * four (big-endian), then the message. Source: gRPC over HTTP2, "Length-Prefixed-Message"
+ * The messages of a gRPC body, searched for secrets: a flag of one byte, a length of four
+ * (big-endian), then the message. Source: gRPC over HTTP2, "Length-Prefixed-Message"
  * (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md).
  *
  * A filter of secrets keeps back what may become one. In a body of messages that would stop a
  * conversation: one side waits for the last byte of a message, the other for an answer before it
- * says more. So what is kept back goes out at a message's end. A secret that is split over two
- * messages is not recognised, as with a WebSocket's.
+ * says more. So what is kept back goes out at a message's end, as with a WebSocket's
+ * (secret_filter_take_messages()); the texts of all messages are searched as one.
  *
  * A body that is cut within a message is one until there. Lengths are only counted, so that any is
  * possible.

@@ -19,6 +19,11 @@
  * is found is handed on as it is. Only when something was kept from before are the pieces put
  * together in a block of their own for the scanner.
  *
+ * At the end of a message all goes out, but the scanner goes on, and what it has to read again
+ * stays kept: `released` bytes of that are gone already. A match may thus begin in what is gone,
+ * and then only its rest is written over. Secrets that came into the store since the message before
+ * are looked for with the next one: the new automaton reads again what is kept.
+ *
  * A replacement has the length of what it replaces. Placeholder and value differ in letters and
  * digits alone, so each token of the match keeps its kind: a byte, %XX, or \u00XX. What was kept is
  * in ordinary memory: it comes from buffers of the network and goes back to them. It is wiped when
@@ -36,6 +41,8 @@ struct secret_filter {
 	bool is_injected;
 	bool is_probe; /* the last piece ended deep in a value */
 	bool is_match; /* in this piece */
+	bool takes_messages;
+	bool is_between; /* messages: the next byte begins one */
 	struct secret_set bound;
 	struct secret_set used;
 	enum secret_refusal refusal;
@@ -45,6 +52,7 @@ struct secret_filter {
 
 	uint8_t *kept; /* `kept_length` bytes as they came, and as many as they go out */
 	size_t kept_length;
+	size_t released; /* of the kept bytes: they have gone out, with the end of a message */
 	uint64_t offset; /* in the stream, of the first kept byte */
 
 	/* While feeding: */
@@ -108,6 +116,8 @@ static void on_request_match(void *context, const struct form_match *match)
 		refuse(self, SECRET_REFUSAL_WRONG_HOST, index);
 	} else if ((secret->flags & SECRET_FLAG_BODY) &&
 		   match->tag % SECRET_FORM_COUNT == SECRET_FORM_RAW) {
+		if (at < self->released)
+			return;
 		if (self->looks_only) {
 			refuse(self, SECRET_REFUSAL_CODED, index);
 			return;
@@ -124,6 +134,34 @@ static void on_request_match(void *context, const struct form_match *match)
 	}
 }
 
+/* A message ends: what it has of a value that may go on in the next one is not told. */
+static void cover_beginnings(struct secret_filter *self)
+{
+	for (unsigned view = 0; view < FORM_VIEWS; view++) {
+		struct form_match match;
+		size_t depth = form_scanner_beginning(&self->scanner, view, &match);
+		const struct secret *secret;
+		uint8_t *target;
+		size_t start;
+		size_t end;
+
+		if (depth < SECRET_PROBE_DEPTH)
+			continue;
+		target = need_target(self);
+		if (!target)
+			return;
+		secret = secret_store_get(self->store, match.tag / SECRET_FORM_COUNT);
+		start = (size_t)(match.start - self->offset);
+		end = (size_t)(match.end - self->offset);
+		secret_form_replace(&match, self->window + start, target + start,
+				    secret->placeholder + secret->kept,
+				    secret->length - secret->kept);
+		secret_form_replace_cut(&match, depth, target + end, self->total - end,
+					secret->placeholder + secret->kept,
+					secret->length - secret->kept);
+	}
+}
+
 /* ---- feeding -----------------------------------------------------------------------------------
  */
 
@@ -136,8 +174,8 @@ static void forget(struct secret_filter *self)
 	self->kept_length = 0;
 }
 
-/* Keeps the last `length` bytes of the window and of what it became. */
-static int keep(struct secret_filter *self, size_t length)
+/* Keeps the last `length` bytes of the window and of what it became; of these, `released` went. */
+static int keep(struct secret_filter *self, size_t length, size_t released)
 {
 	const uint8_t *target = self->target ? self->target : self->window;
 	uint8_t *kept = length > 0 ? malloc(2 * length) : NULL;
@@ -151,36 +189,42 @@ static int keep(struct secret_filter *self, size_t length)
 	forget(self);
 	self->kept = kept;
 	self->kept_length = length;
+	self->released = released;
 	return 0;
 }
 
-/* After a piece of a response of which `done` bytes are through. */
-static void watch(struct secret_filter *self, size_t done, bool is_last)
+/* After a piece of a response of which `done` bytes are through; `ends`: no more will be read. */
+static void watch(struct secret_filter *self, size_t done, bool ends)
 {
-	if (self->is_probe && !self->is_match && (done > 0 || is_last))
+	if (self->is_probe && !self->is_match && (done > 0 || ends))
 		secret_store_note_probe(self->watched);
-	self->is_probe = form_scanner_depth(&self->scanner) >= SECRET_PROBE_DEPTH && !is_last;
+	self->is_probe = form_scanner_depth(&self->scanner) >= SECRET_PROBE_DEPTH && !ends;
 	self->is_match = false;
 	if (secret_store_is_probed(self->watched))
 		refuse(self, SECRET_REFUSAL_PROBED, SECRET_STORE_MAX);
 }
 
-/* 0 with how many bytes may go on, or a negative errno. */
+/* 0 with how many bytes of the window may go on, or have; or a negative errno. */
 static int scan(struct secret_filter *self, bool is_last, size_t *ret_done)
 {
 	struct form_window window = { self->window, self->total, self->offset };
+	bool ends = is_last && !self->takes_messages;
 	uint64_t from =
-		form_scanner_run(&self->scanner, &window, is_last,
+		form_scanner_run(&self->scanner, &window, ends,
 				 self->is_response ? on_response_match : on_request_match, self);
-	size_t done = (size_t)(from - self->offset);
+	size_t through = (size_t)(from - self->offset);
+	size_t done = is_last ? self->total : MAX_OF(through, self->released);
 
 	if (self->watched)
-		watch(self, done, is_last);
+		watch(self, through, ends);
 	if (self->refusal != SECRET_REFUSAL_NONE)
 		return -EACCES;
-	if (self->failed || keep(self, self->total - done) < 0)
+	if (self->is_response && is_last && !ends)
+		cover_beginnings(self);
+	if (self->failed || keep(self, self->total - through, done - through) < 0)
 		return -ENOMEM;
 	self->offset = from;
+	self->is_between = is_last;
 	*ret_done = done;
 	return 0;
 }
@@ -193,44 +237,82 @@ static void commit(struct secret_filter *self, size_t done, struct byte_buffer *
 		explicit_bzero(self->target + done, self->total - done);
 }
 
+/* A message begins. */
+static void look_for_new_secrets(struct secret_filter *self)
+{
+	struct byte_automaton *finder = self->is_response
+						? secret_store_value_finder(self->store)
+						: secret_store_placeholder_finder(self->store);
+
+	if (finder == self->automaton)
+		return;
+	byte_automaton_release(self->automaton);
+	self->automaton = byte_automaton_hold(finder);
+	form_scanner_init(&self->scanner, self->automaton);
+	self->offset = 0;
+}
+
+/* With `data` behind what is kept; `block` is for the window and what it becomes. */
+static int feed_joined(struct secret_filter *self, const uint8_t *data, size_t length, bool is_last,
+		       uint8_t *block, struct byte_buffer *out)
+{
+	size_t before = self->kept_length;
+	size_t released = self->released;
+	size_t done = released;
+	uint8_t *space;
+	int error = byte_buffer_reserve(out, before + length - released, &space);
+
+	if (error)
+		return error;
+	self->total = before + length;
+	self->window = block;
+	self->target = block + self->total;
+	memcpy(block, self->kept, before);
+	memcpy(self->target, self->kept + before, before);
+	if (length > 0) {
+		memcpy(block + before, data, length);
+		memcpy(self->target + before, data, length);
+	}
+	error = scan(self, is_last, &done);
+	memcpy(space, self->target + released, done - released);
+	byte_buffer_commit(out, done - released);
+	explicit_bzero(block, 2 * self->total);
+	return error;
+}
+
 static int feed(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
 		struct byte_buffer *out)
 {
 	struct secret_filter *self = (struct secret_filter *)filter;
-	size_t before = self->kept_length;
-	size_t total;
+	size_t size;
 	size_t done = 0;
-	uint8_t *joined = NULL;
+	uint8_t *block;
 	int error;
 
 	if (self->refusal != SECRET_REFUSAL_NONE)
 		return -EACCES;
-	if (!checked_add_size(before, length, &total))
+	if (!checked_add_size(self->kept_length, length, &size) || size > SIZE_MAX / 2)
 		return -ENOBUFS;
-	if (total == 0)
+	if (size == self->released) {
+		self->is_between |= is_last;
 		return 0;
-	error = byte_buffer_reserve(out, total, &self->target);
+	}
+	if (self->is_between)
+		look_for_new_secrets(self);
+	if (self->kept_length > 0) {
+		block = malloc(2 * size);
+		error = block ? feed_joined(self, data, length, is_last, block, out) : -ENOMEM;
+		free(block);
+		return error;
+	}
+	error = byte_buffer_reserve(out, length, &self->target);
 	if (error)
 		return error;
-	if (before > 0) {
-		joined = malloc(total);
-		if (!joined)
-			return -ENOMEM;
-		memcpy(joined, self->kept, before);
-		memcpy(self->target, self->kept + before, before);
-		if (length > 0)
-			memcpy(joined + before, data, length);
-	}
-	if (length > 0)
-		memcpy(self->target + before, data, length);
-	self->window = joined ? joined : data;
-	self->total = total;
+	memcpy(self->target, data, length);
+	self->window = data;
+	self->total = length;
 	error = scan(self, is_last, &done);
 	commit(self, done, out);
-	if (joined) {
-		explicit_bzero(joined, total);
-		free(joined);
-	}
 	return error;
 }
 
@@ -248,6 +330,8 @@ static int feed_buffer(struct body_filter *filter, struct byte_buffer *in, bool 
 			byte_buffer_consume(in, length);
 		return error;
 	}
+	if (self->is_between)
+		look_for_new_secrets(self);
 	self->window = byte_buffer_front(in);
 	self->target = NULL;
 	self->total = length;
@@ -267,6 +351,9 @@ static void free_filter(struct body_filter *filter)
 {
 	struct secret_filter *self = (struct secret_filter *)filter;
 
+	/* Whoever saw the pause may have cut the rest off. */
+	if (self->watched && self->is_probe)
+		secret_store_note_probe(self->watched);
 	forget(self);
 	byte_automaton_release(self->automaton);
 	free(self);
@@ -326,15 +413,9 @@ void secret_filter_refuse(struct body_filter *filter, enum secret_refusal refusa
 	refuse(self, refusal, SECRET_STORE_MAX);
 }
 
-void secret_filter_restart(struct body_filter *filter)
+void secret_filter_take_messages(struct body_filter *filter)
 {
-	struct secret_filter *self = (struct secret_filter *)filter;
-
-	forget(self);
-	form_scanner_init(&self->scanner, self->automaton);
-	self->offset = 0;
-	self->is_probe = false;
-	self->is_match = false;
+	((struct secret_filter *)filter)->takes_messages = true;
 }
 
 void secret_filter_report(const struct body_filter *filter, struct secret_verdict *verdict)

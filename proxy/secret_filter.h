@@ -14,6 +14,13 @@
  * another; so the store counts answers that pause SECRET_PROBE_DEPTH characters or more into a
  * value and then go on otherwise, and when it is probed, every response filter ends its body.
  *
+ * Messages of a conversation (secret_filter_take_messages()) are one text to be searched, but each
+ * goes out whole at its end, because the other side may say nothing before it has it. A placeholder
+ * that began in an earlier message still ends the conversation, and is never replaced. Where a
+ * message from a server ends SECRET_PROBE_DEPTH characters or more into a value, these become the
+ * beginning of the placeholder, and what the next message has of the value becomes the rest. That
+ * tells as much as a pause, so it counts as one.
+ *
  * Both keep back only what may still become a match, nothing at all after most bytes, so that a
  * stream of events is not delayed; and what they put out does not depend on how the input was cut.
  * Bodies with a Content-Encoding are for coded_filter.h. Besides 0, -EACCES and -ENOBUFS, feed()
@@ -41,8 +48,10 @@ void secret_filter_look_only(struct body_filter *filter);
 /* Refuses for a reason that is not in the bytes; `detail` is static. The next feed() says so. */
 void secret_filter_refuse(struct body_filter *filter, enum secret_refusal refusal,
 			  const char *detail);
-/* After the last byte of a body, for another one; what was found stays. */
-void secret_filter_restart(struct body_filter *filter);
+/* Before the first byte: what comes is one message after another, the last byte of each told by
+ * `is_last`. Nothing of a message is kept back at its end, and what began there may go on in the
+ * next one. */
+void secret_filter_take_messages(struct body_filter *filter);
 
 /* Of a filter made here: after -EACCES, writes the refusal into *verdict; in any case adds the
  * secrets found so far to its `used`, and sets `is_injected` when one was put in. */

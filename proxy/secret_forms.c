@@ -108,3 +108,20 @@ void secret_form_replace(const struct form_match *match, const uint8_t *source, 
 		at += step;
 	}
 }
+
+void secret_form_replace_cut(const struct form_match *match, size_t index, uint8_t *target,
+			     size_t cut, const char *tail, size_t length)
+{
+	enum secret_form form = (enum secret_form)(match->tag % SECRET_FORM_COUNT);
+	uint8_t escape[FORM_ESCAPE_MAX] = "%00";
+	size_t size = 3;
+
+	if (cut > 1 && target[0] == '\\') {
+		memcpy(escape, "\\u0000", FORM_ESCAPE_MAX);
+		size = FORM_ESCAPE_MAX;
+	}
+	if (cut < 2 || cut >= size || index >= secret_form_length(form, length))
+		return;
+	form_token_write(escape, size, secret_form_character(form, tail, length, index));
+	memcpy(target, escape, cut);
+}

@@ -37,5 +37,9 @@ uint8_t secret_form_character(enum secret_form form, const char *text, size_t le
  * which may hold other replacements. */
 void secret_form_replace(const struct form_match *match, const uint8_t *source, uint8_t *target,
 			 const char *text, size_t length);
+/* Behind the beginning of a match, of `index` characters: writes what has come of the escape of its
+ * next character, `cut` bytes at `target`. */
+void secret_form_replace_cut(const struct form_match *match, size_t index, uint8_t *target,
+			     size_t cut, const char *text, size_t length);
 
 #endif

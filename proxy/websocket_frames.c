@@ -64,7 +64,6 @@ struct websocket_frames {
 	/* The message that comes. */
 	bool in_message;
 	uint8_t next_opcode; /* of the next frame to write of it */
-	struct body_filter *filter;
 
 	struct byte_buffer filtered;
 	bool is_closed; /* a Close was written */
@@ -162,20 +161,12 @@ void websocket_frames_close(struct websocket_frames *frames, enum websocket_clos
 
 /* ---- messages ------------------------------------------------------------------------------- */
 
-static void close_filter(struct websocket_frames *frames)
-{
-	if (frames->filter)
-		frames->options.close_filter(frames->options.context, frames->filter);
-	frames->filter = NULL;
-}
-
-static int open_message(struct websocket_frames *frames)
+static void open_message(struct websocket_frames *frames)
 {
 	if (frames->in_message)
-		return 0;
+		return;
 	frames->in_message = true;
 	frames->next_opcode = frames->opcode;
-	return frames->options.open_filter(frames->options.context, &frames->filter);
 }
 
 static int write_piece(struct websocket_frames *frames, const uint8_t *data, size_t length,
@@ -193,11 +184,12 @@ static int write_piece(struct websocket_frames *frames, const uint8_t *data, siz
 static int pass_piece(struct websocket_frames *frames, const uint8_t *data, size_t length,
 		      bool is_last, struct byte_buffer *out)
 {
+	struct body_filter *filter = frames->options.messages;
 	struct byte_buffer *filtered = &frames->filtered;
 	int error;
 
-	if (frames->filter) {
-		error = frames->filter->feed(frames->filter, data, length, is_last, filtered);
+	if (filter) {
+		error = filter->feed(filter, data, length, is_last, filtered);
 		if (!error)
 			error = write_piece(frames, byte_buffer_front(filtered),
 					    byte_buffer_length(filtered), is_last, out);
@@ -205,10 +197,8 @@ static int pass_piece(struct websocket_frames *frames, const uint8_t *data, size
 	} else {
 		error = write_piece(frames, data, length, is_last, out);
 	}
-	if (is_last && !error) {
-		close_filter(frames);
+	if (is_last && !error)
 		frames->in_message = false;
-	}
 	return error;
 }
 
@@ -234,18 +224,13 @@ static int check_close(struct websocket_frames *frames)
 
 static int pass_control(struct websocket_frames *frames, struct byte_buffer *out)
 {
-	const struct websocket_frames_options *options = &frames->options;
-	struct body_filter *filter = NULL;
+	struct body_filter *filter = frames->options.controls;
 	struct byte_buffer *filtered = &frames->filtered;
 	int error = frames->opcode == OPCODE_CLOSE ? check_close(frames) : 0;
 
-	if (!error)
-		error = options->open_filter(options->context, &filter);
 	if (!error && filter)
 		error = filter->feed(filter, frames->control, frames->control_length, true,
 				     filtered);
-	if (filter)
-		options->close_filter(options->context, filter);
 	if (!error && filter)
 		error = write_frame(frames, frames->opcode, true, byte_buffer_front(filtered),
 				    byte_buffer_length(filtered), out);
@@ -308,7 +293,9 @@ static int end_header(struct websocket_frames *frames)
 	frames->in_payload = true;
 	frames->left = length;
 	frames->control_length = 0;
-	return is_control(frames->opcode) ? 0 : open_message(frames);
+	if (!is_control(frames->opcode))
+		open_message(frames);
+	return 0;
 }
 
 /* Takes what is missing of the header, or as much as there is. */
@@ -385,10 +372,8 @@ int websocket_frames_feed(struct websocket_frames *frames, const uint8_t *data, 
 		data += used;
 		length -= used;
 	}
-	if (error) {
-		close_filter(frames);
-		frames->problem = frames->problem ? frames->problem : "it could not go on";
-	}
+	if (error && !frames->problem)
+		frames->problem = "it could not go on";
 	return error;
 }
 
@@ -420,7 +405,6 @@ void websocket_frames_free(struct websocket_frames *frames)
 {
 	if (!frames)
 		return;
-	close_filter(frames);
 	byte_buffer_release(&frames->filtered);
 	free(frames);
 }

@@ -1,8 +1,9 @@
 /*
  * The frames of a WebSocket in one direction (RFC 6455 section 5), read strictly and written anew.
  *
- * Messages keep their type and their text, through a filter of their own each. Their division into
- * frames is made anew: what a filter lets go of when a piece has come becomes a frame at once, so
+ * Messages keep their type and their text, through a filter that knows them all; control frames
+ * have another, because they may stand inside a message. A message's division into frames is made
+ * anew: what a filter lets go of when a piece has come becomes a frame at once, so
  * that nothing waits for the end of a frame or of a message, and a control frame never waits behind
  * what a filter keeps. A frame that came whole stays one, unless its filter had kept something.
  * RFC 6455 section 5.4 lets an intermediary do that, because no extension is ever negotiated here.
@@ -39,12 +40,10 @@ struct websocket_frames;
 
 struct websocket_frames_options {
 	bool from_client;
-	/* A filter for a message, or for the payload of a control frame: 0 with the filter, or with
-	 * NULL for none; -ENOMEM. */
-	int (*open_filter)(void *context, struct body_filter **ret_filter);
-	/* Takes it back: it had its last byte, or refused, or the frames were freed. */
-	void (*close_filter)(void *context, struct body_filter *filter);
-	void *context;
+	/* Borrowed; NULL for none. They are told the end of each message, and of each control
+	 * frame, by `is_last` (secret_filter_take_messages()). */
+	struct body_filter *messages;
+	struct body_filter *controls;
 };
 
 /* NULL without memory. */

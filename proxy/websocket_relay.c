@@ -13,8 +13,10 @@
 #include <string.h>
 
 struct direction {
-	struct websocket_relay *relay;
 	struct websocket_frames *frames;
+	/* Of secrets; NULL where there are none. */
+	struct body_filter *messages;
+	struct body_filter *controls;
 	struct body_filter *limit; /* NULL: none */
 	uint64_t passed;	   /* bytes that went on */
 };
@@ -33,34 +35,45 @@ struct websocket_relay {
 
 /* ---- filters -------------------------------------------------------------------------------- */
 
-static int open_filter(void *context, struct body_filter **ret_filter)
+static struct body_filter *make_filter(const struct websocket_relay *relay, bool is_response)
 {
-	struct direction *direction = context;
-	const struct websocket_relay *relay = direction->relay;
 	struct secret_store *secrets = relay->services->secrets;
-	const struct secret_verdict *verdict = &relay->verdict.secret;
-	bool is_response = direction == &relay->in;
+	struct body_filter *filter =
+		is_response ? secret_response_filter_new(secrets)
+			    : secret_request_filter_new(secrets, &relay->verdict.secret.bound,
+							relay->origin->is_tls);
 
-	*ret_filter = NULL;
-	if (!secrets || (is_response && secret_set_is_empty(&verdict->named)))
-		return 0;
-	*ret_filter = is_response ? secret_response_filter_new(secrets)
-				  : secret_request_filter_new(secrets, &verdict->bound,
-							      relay->origin->is_tls);
-	return *ret_filter ? 0 : -ENOMEM;
+	if (filter)
+		secret_filter_take_messages(filter);
+	return filter;
 }
 
-static void close_filter(void *context, struct body_filter *filter)
+/* False without memory. */
+static bool make_filters(const struct websocket_relay *relay, struct direction *direction)
 {
-	struct direction *direction = context;
-	struct secret_verdict *verdict = &direction->relay->verdict.secret;
+	bool is_response = direction == &relay->in;
+
+	if (!relay->services->secrets ||
+	    (is_response && secret_set_is_empty(&relay->verdict.secret.named)))
+		return true;
+	direction->messages = make_filter(relay, is_response);
+	direction->controls = make_filter(relay, is_response);
+	return direction->messages && direction->controls;
+}
+
+/* Adds what the filters of a direction found to the verdict. */
+static void report(struct websocket_relay *relay, const struct direction *direction)
+{
+	struct secret_verdict *verdict = &relay->verdict.secret;
 	struct secret_set used = verdict->used;
 
-	secret_filter_report(filter, verdict);
+	if (!direction->messages)
+		return;
+	secret_filter_report(direction->messages, verdict);
+	secret_filter_report(direction->controls, verdict);
 	/* What a server said was not put in. */
-	if (direction == &direction->relay->in)
+	if (direction == &relay->in)
 		verdict->used = used;
-	filter->free(filter);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
@@ -97,6 +110,7 @@ static void refuse_frames(struct websocket_relay *relay, const struct direction 
 {
 	struct request_verdict *verdict = &relay->verdict;
 
+	report(relay, direction);
 	if (error == -EPROTO && direction == &relay->in) {
 		refuse(relay, "upstream_broken", WEBSOCKET_CLOSE_INTERNAL_ERROR);
 		return;
@@ -117,6 +131,7 @@ static void refuse_frames(struct websocket_relay *relay, const struct direction 
 
 static void refuse_more(struct websocket_relay *relay, const struct direction *direction)
 {
+	report(relay, &relay->out);
 	request_refuse(&relay->verdict, body_limit_verdict(direction->limit));
 	refuse(relay, relay->verdict.reason, WEBSOCKET_CLOSE_POLICY);
 	tell_denial(relay);
@@ -164,16 +179,14 @@ static void stop(struct tunnel_screen *screen, struct byte_buffer *to_guest,
 /* False without memory. */
 static bool make_direction(struct websocket_relay *relay, struct direction *direction)
 {
-	const struct websocket_frames_options options = {
-		.from_client = direction == &relay->out,
-		.open_filter = open_filter,
-		.close_filter = close_filter,
-		.context = direction,
-	};
+	struct websocket_frames_options options = { .from_client = direction == &relay->out };
 	const struct egress_rule *limits = relay->verdict.limits;
 	bool is_response = direction == &relay->in;
 
-	direction->relay = relay;
+	if (!make_filters(relay, direction))
+		return false;
+	options.messages = direction->messages;
+	options.controls = direction->controls;
 	direction->frames = websocket_frames_new(&options);
 	if (!body_limit_is_needed(limits, is_response))
 		return direction->frames != NULL;
@@ -205,9 +218,14 @@ struct websocket_relay *websocket_relay_new(const struct services *services,
 
 static void release_direction(struct direction *direction)
 {
+	struct body_filter *filters[] = { direction->messages, direction->controls,
+					  direction->limit };
+
 	websocket_frames_free(direction->frames);
-	if (direction->limit)
-		direction->limit->free(direction->limit);
+	for (size_t i = 0; i < ARRAY_LENGTH(filters); i++) {
+		if (filters[i])
+			filters[i]->free(filters[i]);
+	}
 }
 
 void websocket_relay_free(struct websocket_relay *relay)
@@ -236,7 +254,8 @@ bool websocket_relay_is_closed(const struct websocket_relay *relay)
 	       websocket_frames_is_closed(relay->in.frames);
 }
 
-const struct request_verdict *websocket_relay_verdict(const struct websocket_relay *relay)
+const struct request_verdict *websocket_relay_verdict(struct websocket_relay *relay)
 {
+	report(relay, &relay->out);
 	return &relay->verdict;
 }

@@ -2,8 +2,8 @@
  * What an opened WebSocket carries, held to the same as the request that opened it: placeholders of
  * secrets that may not go to that host end it, those of secrets that may be in a body are replaced,
  * values that the server says become placeholders, and all bytes behind the opening handshake,
- * frames' heads included, count against the limits of the rule. Each message, and each control
- * frame, is searched for itself, like a body.
+ * frames' heads included, count against the limits of the rule. All messages of a side are searched
+ * as one text, and all its control frames as another.
  *
  * What ends it is told to the log at once, and to both sides in a Close frame: to the guest with
  * the reason, to the server that its client goes away.
@@ -32,7 +32,7 @@ struct tunnel_screen *websocket_relay_screen(struct websocket_relay *relay);
 const char *websocket_relay_reason(const struct websocket_relay *relay);
 /* Both sides have said Close: whatever comes after it breaks nothing. */
 bool websocket_relay_is_closed(const struct websocket_relay *relay);
-/* Of the request, with the secrets that were put into frames. */
-const struct request_verdict *websocket_relay_verdict(const struct websocket_relay *relay);
+/* Of the request, with the secrets that were put into frames until now. */
+const struct request_verdict *websocket_relay_verdict(struct websocket_relay *relay);
 
 #endif

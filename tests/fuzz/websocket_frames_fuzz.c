@@ -1,7 +1,7 @@
 /*
  * WebSocket frames of either direction, through the filters of secrets. What comes out is frames
  * that are well-formed and hold as many bytes of messages as went in, does not depend on how the
- * input was cut, and holds no value that the server said.
+ * input was cut, and holds no value that the server said, neither in a message nor in several.
  *
  * Input: one byte of choice (bit 0 the direction, bit 1 frames as they are), one for the cuts, then
  * frames: as they are, or each as opcode and FIN, length, and payload, to which a valid header is
@@ -37,18 +37,14 @@ static void require(int condition)
 		abort();
 }
 
-static int open_filter(void *context, struct body_filter **ret_filter)
+static struct body_filter *make_filter(void)
 {
-	(void)context;
-	*ret_filter = is_client ? secret_request_filter_new(store, &bound, true)
-				: secret_response_filter_new(store);
-	return *ret_filter ? 0 : -1;
-}
+	struct body_filter *filter = is_client ? secret_request_filter_new(store, &bound, true)
+					       : secret_response_filter_new(store);
 
-static void close_filter(void *context, struct body_filter *filter)
-{
-	(void)context;
-	filter->free(filter);
+	require(filter != NULL);
+	secret_filter_take_messages(filter);
+	return filter;
 }
 
 /* ---- input ---------------------------------------------------------------------------------- */
@@ -116,6 +112,9 @@ struct reading {
 	size_t length;
 	uint8_t controls[OUT_MAX];
 	size_t controls_length;
+	/* Without what is between them. */
+	uint8_t texts[OUT_MAX];
+	size_t texts_length;
 };
 
 static void search(const uint8_t *text, size_t length)
@@ -139,11 +138,11 @@ static void read_frames(const struct byte_buffer *out, struct reading *reading)
 	static uint8_t plain[OUT_MAX];
 	const uint8_t *at = byte_buffer_front(out);
 	size_t left = byte_buffer_length(out);
-	size_t message = 0;
 	bool in_message = false;
 
 	reading->length = 0;
 	reading->controls_length = 0;
+	reading->texts_length = 0;
 	while (left > 0) {
 		size_t length, size = 2;
 
@@ -165,27 +164,26 @@ static void read_frames(const struct byte_buffer *out, struct reading *reading)
 			put_control(reading, at, plain, length);
 		} else {
 			require((at[0] & 0x0f) <= 2 && ((at[0] & 0x0f) == 0) == in_message);
-			if (!in_message) {
+			if (!in_message)
 				reading->messages[reading->length++] = at[0] & 0x0f;
-				message = reading->length;
-			}
 			memcpy(reading->messages + reading->length, plain, length);
 			reading->length += length;
+			memcpy(reading->texts + reading->texts_length, plain, length);
+			reading->texts_length += length;
 			in_message = !(at[0] & 0x80);
-			if (!is_client)
-				search(reading->messages + message, reading->length - message);
 			if (!in_message)
 				reading->messages[reading->length++] = 0xff;
 		}
 		at += size + length;
 		left -= size + length;
 	}
+	if (!is_client)
+		search(reading->texts, reading->texts_length);
 }
 
 static int run(const uint8_t *wire, size_t length, size_t piece, struct byte_buffer *out)
 {
-	const struct websocket_frames_options options = { is_client, open_filter, close_filter,
-							  NULL };
+	const struct websocket_frames_options options = { is_client, make_filter(), make_filter() };
 	struct websocket_frames *frames = websocket_frames_new(&options);
 	int result = 0;
 
@@ -203,6 +201,8 @@ static int run(const uint8_t *wire, size_t length, size_t piece, struct byte_buf
 	require(result == 0 || websocket_frames_problem(frames));
 	websocket_frames_close(frames, WEBSOCKET_CLOSE_POLICY, "end", out);
 	websocket_frames_free(frames);
+	options.messages->free(options.messages);
+	options.controls->free(options.controls);
 	return result;
 }
 

@@ -35,7 +35,7 @@ enum side {
 
 static struct secret_store *store;
 static struct secret_set bound;
-static int open_filters;
+static struct body_filter *filters[2]; /* of the frames that there are */
 
 static void build(void)
 {
@@ -45,33 +45,12 @@ static void build(void)
 	ck_assert_ptr_nonnull(store);
 	ck_assert_int_eq(host_name_parse("api.test", 8, &host), 0);
 	secret_store_bound(store, &host, 443, &bound);
-	open_filters = 0;
 }
 
 static void tear_down(void)
 {
-	ck_assert_int_eq(open_filters, 0);
+	ck_assert_ptr_null(filters[0]);
 	secret_store_free(store);
-}
-
-static int open_filter(void *context, struct body_filter **ret_filter)
-{
-	enum side side = *(enum side *)context;
-
-	*ret_filter = NULL;
-	if (side == CLIENT_SEARCHED)
-		*ret_filter = secret_request_filter_new(store, &bound, true);
-	else if (side == SERVER_SEARCHED)
-		*ret_filter = secret_response_filter_new(store);
-	open_filters += *ret_filter != NULL;
-	return 0;
-}
-
-static void close_filter(void *context, struct body_filter *filter)
-{
-	(void)context;
-	open_filters--;
-	filter->free(filter);
 }
 
 static bool is_client(enum side side)
@@ -79,14 +58,42 @@ static bool is_client(enum side side)
 	return side == CLIENT || side == CLIENT_SEARCHED;
 }
 
-static struct websocket_frames *make(enum side *side)
+static struct body_filter *make_filter(enum side side)
 {
-	const struct websocket_frames_options options = { is_client(*side), open_filter,
-							  close_filter, side };
-	struct websocket_frames *frames = websocket_frames_new(&options);
+	struct body_filter *filter = NULL;
 
+	if (side == CLIENT_SEARCHED)
+		filter = secret_request_filter_new(store, &bound, true);
+	else if (side == SERVER_SEARCHED)
+		filter = secret_response_filter_new(store);
+	if (filter)
+		secret_filter_take_messages(filter);
+	return filter;
+}
+
+static struct websocket_frames *make(enum side side)
+{
+	struct websocket_frames_options options = { .from_client = is_client(side) };
+	struct websocket_frames *frames;
+
+	ck_assert_ptr_null(filters[0]);
+	for (size_t i = 0; i < ARRAY_LENGTH(filters); i++)
+		filters[i] = make_filter(side);
+	options.messages = filters[0];
+	options.controls = filters[1];
+	frames = websocket_frames_new(&options);
 	ck_assert_ptr_nonnull(frames);
 	return frames;
+}
+
+static void drop(struct websocket_frames *frames)
+{
+	websocket_frames_free(frames);
+	for (size_t i = 0; i < ARRAY_LENGTH(filters); i++) {
+		if (filters[i])
+			filters[i]->free(filters[i]);
+		filters[i] = NULL;
+	}
 }
 
 /* ---- frames of the test's own --------------------------------------------------------------- */
@@ -223,7 +230,7 @@ static void expect(enum side side, const struct bytes *bytes, int result, const 
 	static struct reading reading;
 
 	for (size_t cut = 0; cut <= bytes->length; cut++) {
-		struct websocket_frames *frames = make(&side);
+		struct websocket_frames *frames = make(side);
 		struct byte_buffer out;
 
 		byte_buffer_init(&out, OUT_MAX);
@@ -233,7 +240,7 @@ static void expect(enum side side, const struct bytes *bytes, int result, const 
 			ck_assert_str_eq(reading.text, messages);
 		}
 		ck_assert(result == 0 || websocket_frames_problem(frames));
-		websocket_frames_free(frames);
+		drop(frames);
 		byte_buffer_release(&out);
 	}
 }
@@ -292,7 +299,7 @@ START_TEST(a_frame_that_comes_whole_stays_one)
 	memset(text, 'y', sizeof(text));
 	for (size_t i = 0; i < ARRAY_LENGTH(lengths); i++) {
 		enum side side = SERVER_SEARCHED;
-		struct websocket_frames *frames = make(&side);
+		struct websocket_frames *frames = make(side);
 		struct byte_buffer out;
 
 		bytes.length = 0;
@@ -302,11 +309,11 @@ START_TEST(a_frame_that_comes_whole_stays_one)
 		ck_assert_uint_eq(byte_buffer_length(&out), bytes.length);
 		ck_assert_mem_eq(byte_buffer_front(&out), bytes.data, bytes.length);
 		byte_buffer_release(&out);
-		websocket_frames_free(frames);
+		drop(frames);
 	}
 	for (int i = 0; i < 2; i++) {
 		enum side side = i ? CLIENT : SERVER;
-		struct websocket_frames *frames = make(&side);
+		struct websocket_frames *frames = make(side);
 		struct byte_buffer out;
 
 		bytes.length = 0;
@@ -317,7 +324,7 @@ START_TEST(a_frame_that_comes_whole_stays_one)
 		ck_assert_uint_eq(strlen(reading.text), sizeof(text) + 3);
 		ck_assert_uint_le(reading.frames, 5);
 		byte_buffer_release(&out);
-		websocket_frames_free(frames);
+		drop(frames);
 	}
 }
 END_TEST
@@ -328,7 +335,7 @@ START_TEST(what_has_come_of_a_frame_goes_on)
 	static const uint8_t header[] = { 0x81, 127, 0x40, 0, 0, 0, 0, 0, 0, 0 };
 	static struct reading reading;
 	enum side side = SERVER_SEARCHED;
-	struct websocket_frames *frames = make(&side);
+	struct websocket_frames *frames = make(side);
 	struct byte_buffer out;
 
 	byte_buffer_init(&out, OUT_MAX);
@@ -341,7 +348,7 @@ START_TEST(what_has_come_of_a_frame_goes_on)
 	read_frames(&out, side, &reading);
 	/* The prefix that the placeholder shares is no part of what is looked for. */
 	ck_assert_uint_ge(strlen(reading.text), strlen("T(data: 1\n\nsk-ant-"));
-	websocket_frames_free(frames);
+	drop(frames);
 	byte_buffer_release(&out);
 }
 END_TEST
@@ -351,7 +358,7 @@ START_TEST(a_control_frame_does_not_wait_for_what_is_kept)
 	static struct bytes bytes;
 	static struct reading reading;
 	enum side side = SERVER_SEARCHED;
-	struct websocket_frames *frames = make(&side);
+	struct websocket_frames *frames = make(side);
 	struct byte_buffer out;
 
 	bytes.length = 0;
@@ -367,7 +374,7 @@ START_TEST(a_control_frame_does_not_wait_for_what_is_kept)
 	ck_assert_int_eq(websocket_frames_feed(frames, bytes.data, bytes.length, &out), 0);
 	read_frames(&out, side, &reading);
 	ck_assert_ptr_nonnull(strstr(reading.text, secret_store_get(store, KEY)->placeholder));
-	websocket_frames_free(frames);
+	drop(frames);
 	byte_buffer_release(&out);
 }
 END_TEST
@@ -414,7 +421,7 @@ static void expect_message(enum side side, const char *text, int result, const c
 	for (int shape = 0; shape < 3; shape++) {
 		put_message(&bytes, side, text, shape);
 		for (size_t cut = 0; cut <= bytes.length; cut++) {
-			struct websocket_frames *frames = make(&side);
+			struct websocket_frames *frames = make(side);
 			struct byte_buffer out;
 
 			byte_buffer_init(&out, OUT_MAX);
@@ -423,7 +430,7 @@ static void expect_message(enum side side, const char *text, int result, const c
 			without_pings(reading.text);
 			if (wanted)
 				ck_assert_str_eq(reading.text, wanted);
-			websocket_frames_free(frames);
+			drop(frames);
 			byte_buffer_release(&out);
 		}
 	}
@@ -487,6 +494,50 @@ START_TEST(control_frames_are_searched)
 }
 END_TEST
 
+/* Two messages, and what is searched behind each other: two control frames, too. */
+static void put_halves(struct bytes *bytes, enum side side, unsigned first, const char *text,
+		       size_t cut)
+{
+	bytes->length = 0;
+	put_frame(bytes, side, first, text, cut);
+	/* What is of the other kind is no part of it. */
+	put_text(bytes, side, first & 8 ? 0x81 : 0x89, "between");
+	put_frame(bytes, side, first, text + cut, strlen(text) - cut);
+}
+
+START_TEST(a_value_in_two_messages_becomes_its_placeholder)
+{
+	size_t told = secret_store_get(store, KEY)->kept + SECRET_PROBE_DEPTH;
+	static struct bytes bytes;
+	char wanted[256];
+
+	for (int control = 0; control < 2; control++) {
+		for (size_t cut = 0; cut <= strlen(VALUE); cut++) {
+			put_halves(&bytes, SERVER_SEARCHED, control ? 0x8a : 0x81, VALUE, cut);
+			snprintf(wanted, sizeof(wanted),
+				 control ? "a(%.*s)T(between)a(%s)" : "T(%.*s)9(between)T(%s)",
+				 (int)cut, cut < told ? VALUE : placeholder(KEY),
+				 placeholder(KEY) + cut);
+			expect(SERVER_SEARCHED, &bytes, 0, wanted);
+		}
+	}
+}
+END_TEST
+
+START_TEST(a_placeholder_in_two_messages_ends_it)
+{
+	static const unsigned first[] = { 0x81, 0x82, 0x89, 0x8a };
+	static struct bytes bytes;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(first); i++) {
+		for (size_t cut = 1; cut < strlen(placeholder(OTHER)); cut++) {
+			put_halves(&bytes, CLIENT_SEARCHED, first[i], placeholder(OTHER), cut);
+			expect(CLIENT_SEARCHED, &bytes, -EACCES, NULL);
+		}
+	}
+}
+END_TEST
+
 /* ---- what is refused ------------------------------------------------------------------------ */
 
 static const struct {
@@ -545,7 +596,7 @@ END_TEST
 START_TEST(after_a_failure_nothing_passes)
 {
 	enum side side = CLIENT_SEARCHED;
-	struct websocket_frames *frames = make(&side);
+	struct websocket_frames *frames = make(side);
 	static struct bytes bytes;
 	struct byte_buffer out;
 
@@ -553,13 +604,11 @@ START_TEST(after_a_failure_nothing_passes)
 	put_text(&bytes, side, 0x81, placeholder(OTHER));
 	byte_buffer_init(&out, OUT_MAX);
 	ck_assert_int_eq(websocket_frames_feed(frames, bytes.data, bytes.length, &out), -EACCES);
-	/* The filter was given back, which says why. */
-	ck_assert_int_eq(open_filters, 0);
 	bytes.length = 0;
 	put_text(&bytes, side, 0x81, "hello");
 	ck_assert_int_eq(websocket_frames_feed(frames, bytes.data, bytes.length, &out), -EPROTO);
 	ck_assert_uint_eq(byte_buffer_length(&out), 0);
-	websocket_frames_free(frames);
+	drop(frames);
 	byte_buffer_release(&out);
 }
 END_TEST
@@ -567,7 +616,7 @@ END_TEST
 START_TEST(output_without_room_is_an_error)
 {
 	enum side side = SERVER;
-	struct websocket_frames *frames = make(&side);
+	struct websocket_frames *frames = make(side);
 	static struct bytes bytes;
 	struct byte_buffer out;
 
@@ -576,7 +625,7 @@ START_TEST(output_without_room_is_an_error)
 	byte_buffer_init(&out, 6);
 	ck_assert_int_eq(websocket_frames_feed(frames, bytes.data, bytes.length, &out), -ENOBUFS);
 	ck_assert_uint_eq(byte_buffer_length(&out), 0);
-	websocket_frames_free(frames);
+	drop(frames);
 	byte_buffer_release(&out);
 }
 END_TEST
@@ -586,7 +635,7 @@ END_TEST
 START_TEST(a_close_of_our_own_fits_into_a_message)
 {
 	enum side side = _i ? CLIENT : SERVER;
-	struct websocket_frames *frames = make(&side);
+	struct websocket_frames *frames = make(side);
 	static struct bytes bytes;
 	static struct reading reading;
 	struct byte_buffer out;
@@ -605,7 +654,7 @@ START_TEST(a_close_of_our_own_fits_into_a_message)
 	read_frames(&out, side, &reading);
 	snprintf(wanted, sizeof(wanted), "8(\x03\xf0%.*s)T(ha", (int)WEBSOCKET_REASON_MAX, reason);
 	ck_assert_str_eq(reading.text, wanted);
-	websocket_frames_free(frames);
+	drop(frames);
 	byte_buffer_release(&out);
 }
 END_TEST
@@ -613,7 +662,7 @@ END_TEST
 START_TEST(a_mask_is_never_used_twice)
 {
 	enum side side = CLIENT;
-	struct websocket_frames *frames = make(&side);
+	struct websocket_frames *frames = make(side);
 	static struct bytes bytes;
 	struct byte_buffer out;
 	int same = 0;
@@ -627,7 +676,7 @@ START_TEST(a_mask_is_never_used_twice)
 	for (size_t i = 0; i < 8; i++)
 		same += memcmp(byte_buffer_front(&out) + 6 * i + 2, bytes.data + 2, 4) == 0;
 	ck_assert_int_lt(same, 2);
-	websocket_frames_free(frames);
+	drop(frames);
 	byte_buffer_release(&out);
 }
 END_TEST
@@ -648,6 +697,8 @@ int main(void)
 	tcase_add_test(tcase, a_placeholder_for_another_host_ends_it);
 	tcase_add_test(tcase, a_secret_that_may_be_in_bodies_is_put_in);
 	tcase_add_test(tcase, control_frames_are_searched);
+	tcase_add_test(tcase, a_value_in_two_messages_becomes_its_placeholder);
+	tcase_add_test(tcase, a_placeholder_in_two_messages_ends_it);
 	tcase_add_loop_test(tcase, what_is_no_websocket_is_refused, 0, ARRAY_LENGTH(wrong));
 	tcase_add_test(tcase, after_a_failure_nothing_passes);
 	tcase_add_test(tcase, output_without_room_is_an_error);
