@@ -10,6 +10,7 @@
 #include "proxy/egress_report.h"
 #include "proxy/guest.h"
 #include "proxy/proxy_config.h"
+#include "proxy/secret_heap.h"
 #include "proxy/secret_store.h"
 #include "proxy/services.h"
 #include "proxy/session_ca.h"
@@ -123,6 +124,12 @@ static int read_identity(struct services *services, const struct egress_rule *ru
 	if (!services->secrets || !secret_store_certificate(services->secrets, name, &pem)) {
 		log_error("%s: client_certificate: %s is not in the bundle", rule->where, name);
 		return -ENOENT;
+	}
+	if (!secret_heap_is_locked()) {
+		log_error("%s: client_certificate: its key cannot be locked in memory; raise "
+			  "RLIMIT_MEMLOCK (ulimit -l)",
+			  rule->where);
+		return -EPERM;
 	}
 	result = client_identities_add(&services->identities, name, pem.data, pem.length, &problem);
 	if (result)
@@ -366,6 +373,9 @@ int broker_run(const struct broker_options *options)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	broker.services.files_max = raise_files();
+	if (secret_heap_init() < 0)
+		log_info("the keys of the session's certificates cannot be locked in memory "
+			 "(RLIMIT_MEMLOCK)");
 	error = run(&broker, options);
 	release(&broker);
 	return error;

@@ -1,5 +1,7 @@
 #include "proxy/client_identity.h"
 
+#include "proxy/secret_heap.h"
+
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -44,6 +46,28 @@ static int no_password(char *buffer, int size, int is_writing, void *context)
 	(void)is_writing;
 	*(bool *)context = true;
 	return -1;
+}
+
+/* A copy of a certificate that was read in the heap of keys, outside of it. */
+static int move_out(X509 **certificate)
+{
+	X509 *copy = X509_dup(*certificate);
+
+	if (!copy)
+		return -ENOMEM;
+	X509_free(*certificate);
+	*certificate = copy;
+	return 0;
+}
+
+static int move_certificates_out(struct client_identity *identity)
+{
+	int error = move_out(&identity->certificate);
+	STACK_OF(X509) *chain = identity->chain;
+
+	identity->chain = sk_X509_deep_copy(chain, X509_dup, X509_free);
+	sk_X509_pop_free(chain, X509_free);
+	return error || !identity->chain ? -ENOMEM : 0;
 }
 
 static int read_certificates(BIO *text, struct client_identity *identity)
@@ -93,8 +117,8 @@ static int read_key(const char *pem, size_t length, struct client_identity *iden
 	return -EINVAL;
 }
 
-static int read_identity(const char *pem, size_t length, struct client_identity *identity,
-			 const char **ret_problem)
+static int read_pem(const char *pem, size_t length, struct client_identity *identity,
+		    const char **ret_problem)
 {
 	BIO *text = BIO_new_mem_buf(pem, (int)length);
 	int error = text ? read_certificates(text, identity) : -ENOMEM;
@@ -103,6 +127,23 @@ static int read_identity(const char *pem, size_t length, struct client_identity 
 	if (error == -EINVAL)
 		*ret_problem = "no certificate in PEM (-----BEGIN CERTIFICATE-----)";
 	return error ? error : read_key(pem, length, identity, ret_problem);
+}
+
+/* The certificates are read in the heap of keys, because the key's text passes by as well. */
+static int read_identity(const char *pem, size_t length, struct client_identity *identity,
+			 const char **ret_problem)
+{
+	int error;
+
+	secret_heap_enter();
+	error = read_pem(pem, length, identity, ret_problem);
+	if (!error)
+		secret_heap_use_key(identity->key);
+	if (!secret_heap_leave()) {
+		*ret_problem = "no room is left for its key in locked memory";
+		error = -ENOMEM;
+	}
+	return error ? error : move_certificates_out(identity);
 }
 
 static int use(const struct client_identity *identity, SSL *ssl)

@@ -18,9 +18,10 @@ struct client_identities {
 	struct client_identity *all;
 };
 
-/* Takes what `pem` holds: the certificate, others up to its root behind it, and the key, which may
- * stand anywhere; other blocks are passed over. A name that is there stays what it is. 0, or
- * -EINVAL with *ret_problem, a static text that begins with a small letter; -ENOMEM. */
+/* The key lies in secret_heap. Takes what `pem` holds: the certificate, others up to its root
+ * behind it, and the key, which may stand anywhere; other blocks are passed over. A name that is
+ * there stays what it is. 0, or -EINVAL with *ret_problem, a static text that begins with a small
+ * letter; -ENOMEM. */
 int client_identities_add(struct client_identities *identities, const char *name, const char *pem,
 			  size_t length, const char **ret_problem);
 void client_identities_release(struct client_identities *identities);

@@ -1,5 +1,7 @@
 #include "proxy/session_ca.h"
 
+#include "proxy/secret_heap.h"
+
 #include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/ec.h>
@@ -155,14 +157,27 @@ static char *to_pem(X509 *certificate)
 	return text;
 }
 
+/* NULL, also without memory. */
+static EVP_PKEY *make_key(void)
+{
+	EVP_PKEY *key;
+
+	secret_heap_enter();
+	key = EVP_EC_gen("P-256");
+	if (key)
+		secret_heap_use_key(key);
+	(void)secret_heap_leave();
+	return key;
+}
+
 int session_ca_new(const char *session, struct session_ca **ret_ca)
 {
 	struct session_ca *ca = calloc(1, sizeof(*ca));
 
 	if (!ca)
 		return -ENOMEM;
-	ca->key = EVP_EC_gen("P-256");
-	ca->leaf_key = EVP_EC_gen("P-256");
+	ca->key = make_key();
+	ca->leaf_key = make_key();
 	if (ca->key && ca->leaf_key)
 		ca->certificate = make_authority(ca->key, session);
 	if (ca->certificate)

@@ -1,5 +1,6 @@
 """Client certificates by rule: run by proxy_identity.sh."""
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -75,12 +76,14 @@ def start_nginx(certificate):
 
 agent = contents(authority.leaf("agent.client", usage="clientAuth"))
 other = contents(authority.leaf("other.client", usage="clientAuth"))
+rsa = contents(authority.leaf("rsa.client", usage="clientAuth", algorithm="rsa:3072"))
 required = server("a.test", ssl.CERT_REQUIRED)
 required12 = server("a.test", ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_2)
 optional = server("a.test", ssl.CERT_OPTIONAL)
 elsewhere = server("b.test", ssl.CERT_OPTIONAL)
 strict = server("b.test", ssl.CERT_REQUIRED)
 second = server("c.test", ssl.CERT_REQUIRED)
+third = server("c.test", ssl.CERT_REQUIRED)
 false = server("a.test", ssl.CERT_OPTIONAL, self_signed=True)
 plain = Server(serve)
 nginx, nginx_port = start_nginx(authority.leaf("x.d.test"))
@@ -90,9 +93,11 @@ rules = [
     {"where": "p:2", "host": "a.test", "ports": [required.port], "methods": ["POST"], "client_certificate": "AGENT"},
     {"where": "p:3", "host": "a.test", "ports": [optional.port]},
     {"where": "p:4", "host": "c.test", "ports": [second.port], "client_certificate": "OTHER"},
+    {"where": "p:6", "host": "c.test", "ports": [third.port], "client_certificate": "RSA"},
     {"where": "p:5", "host": "*.d.test", "ports": [nginx_port], "client_certificate": "AGENT"},
 ]
-certificates = bundle((b"AGENT", agent, [], CERTIFICATE), (b"OTHER", other, [], CERTIFICATE))
+certificates = bundle((b"AGENT", agent, [], CERTIFICATE), (b"OTHER", other, [], CERTIFICATE),
+                      (b"RSA", rsa, [], CERTIFICATE))
 NAMES = ["a.test", "b.test", "c.test", "x.d.test"]
 broker = Broker([f"b.test:{elsewhere.port}", f"b.test:{strict.port}"], NAMES, authority, certificates, rules=rules)
 
@@ -107,6 +112,7 @@ def ask(name, port, method=b"GET", tls=True):
 tap.same("a server that wants a certificate gets the rule's", (200, "agent.client new"), ask("a.test", required.port))
 tap.same("so does one of TLS 1.2", (200, "agent.client new"), ask("a.test", required12.port))
 tap.same("another rule for that host has the same", (200, "agent.client new"), ask("a.test", required.port, b"POST"))
+tap.same("one of RSA is shown, too", (200, "rsa.client new"), ask("c.test", third.port))
 tap.same("a second host gets its own", (200, "other.client new"), ask("c.test", second.port))
 for _ in range(2):
     status, body = ask("a.test", optional.port)
@@ -161,6 +167,66 @@ key = agent[agent.index(b"-----BEGIN PRIVATE"):].splitlines()[1]
 process = f"/proc/{broker.process.pid}"
 for what in ("cmdline", "environ"):
     tap.ok(f"the key is not in the broker's {what}", key not in contents(f"{process}/{what}"))
+
+
+def numbers(pem):
+    """The private key's numbers by name, in the order of the certificate's text and in the library's."""
+    text = subprocess.run(["openssl", "pkey", "-noout", "-text"], input=pem, check=True, stdout=subprocess.PIPE).stdout.decode()
+    found = {}
+    for match in re.finditer(r"^(priv|privateExponent|prime1|prime2|exponent1|exponent2|coefficient):\n((?:    .*\n)+)", text, re.M):
+        number = bytes.fromhex(re.sub(r"[\s:]", "", match[2])).lstrip(b"\0")
+        found[match[1]] = number
+        found[match[1] + ", reversed"] = number[::-1]
+    return found
+
+
+def mappings(process):
+    """Start, end and flags of each mapping that can be read."""
+    span = None
+    with open(f"{process}/smaps", encoding="ascii") as file:
+        for line in file:
+            if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) (r?)", line):
+                span = (int(match[1], 16), int(match[2], 16)) if match[3] else None
+            elif line.startswith("VmFlags:") and span:
+                yield *span, line.split()[1:]
+
+
+def find_in_memory(process, wanted):
+    """Of each text: whether it lies in locked memory that no core dump has, and how often elsewhere."""
+    where = {name: [False, 0] for name in wanted}
+    with open(f"{process}/mem", "rb", buffering=0) as memory:
+        for start, end, flags in mappings(process):
+            # What a sanitizer sets aside is larger.
+            if end - start > 1 << 30:
+                continue
+            try:
+                content = os.pread(memory.fileno(), end - start, start)
+            except OSError:
+                continue
+            for name, text in wanted.items():
+                # 32 bytes are none by chance.
+                count = content.count(text[:32])
+                if {"lo", "dd"} <= set(flags):
+                    where[name][0] |= count > 0
+                else:
+                    where[name][1] += count
+    return where
+
+
+wanted = {f"{name} of {whose}": number for whose, pem in (("AGENT", agent), ("OTHER", other), ("RSA", rsa))
+          for name, number in numbers(pem).items()}
+wanted |= {f"line {at} of {whose}": line for whose, pem in (("AGENT", agent), ("OTHER", other), ("RSA", rsa))
+           for at, line in enumerate(pem[pem.index(b"-----BEGIN PRIVATE"):].splitlines()[1:-1]) if len(line) >= 32}
+try:
+    found = find_in_memory(process, wanted)
+except PermissionError:
+    tap.ok("the broker's memory is not for its own user to read # SKIP what is in it, root can see", True)
+    found = {}
+for name, (is_locked, elsewhere) in found.items():
+    tap.same(f"{name} is in locked memory alone", 0, elsewhere)
+if found:
+    tap.ok("and was looked for where it is", found["priv, reversed of AGENT"][0] and found["prime1, reversed of RSA"][0],
+           found)
 told = repr(broker.events)
 tap.ok("nor in what it told the log", key.decode() not in told and "PRIVATE" not in told)
 tap.same("the broker ends in order", 0, broker.stop())

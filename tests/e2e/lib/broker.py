@@ -76,14 +76,15 @@ class Authority:
             other.chain = certificate.read() + self.chain
         return other
 
-    def leaf(self, name, usage="serverAuth", days=("-1", "30"), self_signed=False):
+    def leaf(self, name, usage="serverAuth", days=("-1", "30"), self_signed=False, algorithm="ec"):
         """A file with certificate and key for that name; days as offsets from now."""
         self.serial += 1
         base = os.path.join(self.directory, f"leaf{self.serial}")
         extensions = f"{base}.ext"
         with open(extensions, "w", encoding="ascii") as file:
             file.write(f"subjectAltName=DNS:{name}\nextendedKeyUsage={usage}\nbasicConstraints=critical,CA:FALSE\n")
-        self._run("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+        options = ["-pkeyopt", "ec_paramgen_curve:P-256"] if algorithm == "ec" else []
+        self._run("req", "-new", "-newkey", algorithm, *options, "-nodes", "-keyout",
                   f"{base}.key", "-out", f"{base}.csr", "-subj", "/CN=leaf")
         signer = ["-signkey", f"{base}.key"] if self_signed else ["-CA", self.certificate, "-CAkey", self.key,
                                                                     "-CAcreateserial"]
