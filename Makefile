@@ -115,9 +115,10 @@ all: $(PROGRAMS) $(GUEST_PROGRAMS) initramfs ## build everything into build/$(VA
 
 initramfs: $(INITRAMFS)
 
-$(BUILD)/initramfs.cpio: $(GUEST_PROGRAMS) scripts/make-initramfs.sh
+# guest-init alone, which is guest-fused too.
+$(BUILD)/initramfs.cpio: $(BUILD)/guest/guest-init scripts/make-initramfs.sh
 	@echo "  CPIO    $@"
-	@scripts/make-initramfs.sh $@ $(GUEST_PROGRAMS)
+	@scripts/make-initramfs.sh $@ $<
 
 deps: ## install what building and testing need, from Debian's packages
 	@scripts/install-deps.sh

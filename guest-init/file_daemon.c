@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "guest-fused/daemon.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,9 +12,10 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define PROGRAM "/guest-fused"
+/* This program's own file, in which guest-fused is too. */
+#define PROGRAM "/init"
 #define STAGING "/exports"
-/* Program, port, ready descriptor, window, and two for each export. */
+/* Name, port, ready descriptor, window, and two for each export. */
 #define ARGUMENTS_MAX (1 + 2 + 2 + 2 + 2 * AGENT_MOUNTS_MAX + 1)
 #define EXPORT_TEXT_MAX 64
 
@@ -72,7 +74,7 @@ static _Noreturn void become_daemon(const struct agent_config *config, int ready
 	}
 	snprintf(port, sizeof(port), "%d", AGENT_FILES_PORT);
 	snprintf(descriptor, sizeof(descriptor), "%d", ready_fd);
-	arguments[count++] = PROGRAM;
+	arguments[count++] = FUSED_NAME;
 	arguments[count++] = "--vsock-port";
 	arguments[count++] = port;
 	arguments[count++] = "--ready-fd";
@@ -118,7 +120,7 @@ int file_daemon_start(struct file_daemon *daemon, const struct agent_config *con
 		return result;
 	texts = calloc(AGENT_MOUNTS_MAX, EXPORT_TEXT_MAX);
 	if (!texts || pipe2(ready, 0) < 0)
-		return failure_set(failure, "guest-fused", errno, "cannot start " PROGRAM);
+		return failure_set(failure, "guest-fused", errno, "cannot start " FUSED_NAME);
 	daemon->pid = fork();
 	if (daemon->pid == 0) {
 		close(ready[0]);
@@ -128,7 +130,7 @@ int file_daemon_start(struct file_daemon *daemon, const struct agent_config *con
 	close(ready[1]);
 	if (result) {
 		close(ready[0]);
-		return failure_set(failure, "guest-fused", result, "cannot start " PROGRAM);
+		return failure_set(failure, "guest-fused", result, "cannot start " FUSED_NAME);
 	}
 	fcntl(ready[0], F_SETFD, FD_CLOEXEC);
 	daemon->ready_fd = ready[0];
@@ -166,7 +168,7 @@ static int ended_early(struct file_daemon *daemon, const struct agent_mount *mou
 	daemon->pid = -1;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
 		return failure_set(failure, "guest-fused", 0,
-				   "the initramfs has no " PROGRAM " that runs");
+				   "the initramfs has no " PROGRAM " that runs as it");
 	return failure_set(failure, "guest-fused", 0,
 			   "it ended (%s %d) before it had mounted export %u for %.300s; the "
 			   "console has its message",

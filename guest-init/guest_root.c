@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "guest-init/identity_files.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -175,8 +176,41 @@ static int prepare_upper(const struct agent_config *config, const char *lower)
 	return result;
 }
 
+/* Whether one of the paths leads to or through the other. */
+static bool overlap(const char *one, const char *other)
+{
+	size_t length = MIN_OF(strlen(one), strlen(other));
+
+	return strncmp(one, other, length) == 0 && (one[length] == '\0' || one[length] == '/') &&
+	       (other[length] == '\0' || other[length] == '/');
+}
+
+/* The files of identity_files.h, unless they are not the layer's alone to show. */
+static int prepare_identity(const struct agent_config *config, const char *lower, bool *ret_written,
+			    struct failure *failure)
+{
+	char etc[64];
+	struct stat status;
+	int result;
+
+	*ret_written = false;
+	for (size_t i = 1; i < config->mount_count; i++) {
+		if (overlap(config->mounts[i].target, "/etc") ||
+		    overlap(config->mounts[i].target, "/usr/share/zoneinfo"))
+			return 0;
+	}
+	snprintf(etc, sizeof(etc), "%s/etc", lower);
+	if (lstat(etc, &status) < 0 || !S_ISDIR(status.st_mode))
+		return 0;
+	result = copy_directory("/etc", &status);
+	if (result < 0)
+		return failure_set(failure, "mount", -result, "cannot prepare the writable layer");
+	return identity_files_write_apart(config, lower, OVERLAY "/upper/etc", ret_written,
+					  failure);
+}
+
 static int mount_overlay(const struct agent_config *config, const char *lower,
-			 struct failure *failure)
+			 bool *ret_identity_written, struct failure *failure)
 {
 	char options[256];
 	int result;
@@ -191,6 +225,9 @@ static int mount_overlay(const struct agent_config *config, const char *lower,
 	result = prepare_upper(config, lower);
 	if (result < 0)
 		return failure_set(failure, "mount", -result, "cannot prepare the writable layer");
+	result = prepare_identity(config, lower, ret_identity_written, failure);
+	if (result < 0)
+		return result;
 	snprintf(options, sizeof(options),
 		 "lowerdir=%s,upperdir=" OVERLAY "/upper,workdir=" OVERLAY "/work", lower);
 	if (mount("overlay", NEW_ROOT, "overlay", 0, options) < 0)
@@ -340,6 +377,7 @@ static int assemble(const struct agent_config *config, struct file_daemon *daemo
 		    struct failure *failure)
 {
 	bool image = config->mount_count > 0 && config->mounts[0].kind == AGENT_MOUNT_IMAGE;
+	bool identity_written = false;
 	int result = 0;
 
 	if (image) {
@@ -348,7 +386,7 @@ static int assemble(const struct agent_config *config, struct file_daemon *daemo
 		file_daemon_staging_path(0, lower);
 		result = file_daemon_wait(daemon, config, 0, failure);
 		if (result == 0)
-			result = mount_overlay(config, lower, failure);
+			result = mount_overlay(config, lower, &identity_written, failure);
 	}
 	if (result == 0)
 		result = open_exports(config, daemon, trees, failure);
@@ -360,6 +398,8 @@ static int assemble(const struct agent_config *config, struct file_daemon *daemo
 		result = make_runtime_directory(config, failure);
 	if (result == 0)
 		result = apply_mounts(config, trees, failure);
+	if (result == 0 && !identity_written)
+		result = identity_files_write(config, failure);
 	return result;
 }
 

@@ -1,6 +1,6 @@
 /*
  * The guest's file system: the root of the image under a layer of memory, the kernel's own file
- * systems, and the mounts of CONFIG.
+ * systems, the mounts of CONFIG, and the files of identity_files.h.
  *
  *     /exports/N        where guest-fused mounts export N      (initramfs)
  *     /overlay          tmpfs with the writable layer          (initramfs)

@@ -10,11 +10,16 @@
  * meanwhile. Then the root is put together, processors that wait for it are started, CONFIGURED is
  * sent, and the exec server runs until the host says SHUTDOWN or is gone.
  *
+ * The file daemon, guest-fused, is this same program by another name. What the two have in common,
+ * the C library above all, is read into memory once, and where the guest is emulated it is
+ * translated once: the emulator knows code by the page of memory that it is in.
+ *
  * Whatever happens ends in a power-off: a guest without its host has nothing to do. What went
  * wrong is told to the host as FAILED, and on the console.
  */
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "guest-fused/daemon.h"
 #include "guest-init/control.h"
 #include "guest-init/egress.h"
 #include "guest-init/exec_server.h"
@@ -22,7 +27,6 @@
 #include "guest-init/file_daemon.h"
 #include "guest-init/guest_root.h"
 #include "guest-init/home_files.h"
-#include "guest-init/identity_files.h"
 #include "guest-init/machine.h"
 #include "guest-init/modules.h"
 #include "guest-init/trust_store.h"
@@ -140,8 +144,6 @@ static int configure(struct guest *guest)
 	if (result == 0)
 		result = guest_root_assemble(&guest->config, &guest->daemon, &guest->failure);
 	if (result == 0)
-		result = identity_files_write(&guest->config, &guest->failure);
-	if (result == 0)
 		result = home_files_write(&guest->config, &guest->failure);
 	if (result == 0)
 		result = connect_network(guest);
@@ -256,13 +258,15 @@ static void wait_for_hangup(struct guest *guest)
 	poll(&poll_fd, 1, HANGUP_WAIT_MS);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static struct guest guest = { .control = { .fd = -1 },
 				      .daemon = { .pid = -1 },
 				      .egress = { .pid = -1, .ready_fd = -1 } };
 	int result;
 
+	if (argc > 0 && strcmp(argv[0], FUSED_NAME) == 0)
+		return fused_main(argc, argv);
 	if (getpid() != 1) {
 		fprintf(stderr, "guest-init is the first process of a guest and does nothing "
 				"elsewhere\n");

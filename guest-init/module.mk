@@ -1,2 +1,3 @@
 $(eval $(call library,guest-init))
-$(eval $(call guest_program,guest-init,guest-init,wire base))
+# One file with guest-fused (guest-init/main.c says why).
+$(eval $(call guest_program,guest-init,guest-init,guest-fused wire base))

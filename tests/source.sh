@@ -35,7 +35,8 @@ allowed()
 	case "$1" in
 	base) echo "base" ;;
 	wire | jail) echo "base $1" ;;
-	guest-init | guest-fused) echo "base wire $1" ;;
+	guest-fused) echo "base wire $1" ;;
+	guest-init) echo "base wire guest-fused $1" ;;
 	audit | vmm | fsserver | proxy | cli) echo "base wire jail $1" ;;
 	*) echo "any" ;;
 	esac
