@@ -104,13 +104,28 @@ static int make_workers(struct fused_export *export)
 
 		worker->export = export;
 		worker->fuse_fd = -1;
-		fused_stream_init(&worker->stream);
-		worker->stream.wants_channel = true;
 		result = map_buffer(FUSED_IN_SIZE, &worker->in);
 		if (result == 0)
 			result = map_buffer(FUSED_OUT_SIZE + 4096, &worker->out);
 	}
 	return result;
+}
+
+static int make_streams(struct fused_export *export)
+{
+	uint32_t count = export->worker_count;
+
+	export->streams = calloc(count, sizeof(*export->streams));
+	export->idle = calloc(count, sizeof(struct fused_stream *));
+	if (export->streams == NULL || export->idle == NULL)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < count; i++) {
+		fused_stream_init(&export->streams[i]);
+		export->streams[i].wants_channel = true;
+		export->idle[count - 1 - i] = &export->streams[i];
+	}
+	export->idle_count = count;
+	return -pthread_mutex_init(&export->idle_lock, NULL);
 }
 
 /* The root's attributes tell whether the server notifies of changes. */
@@ -127,6 +142,7 @@ static int learn_root(struct fused_export *export)
 	result = fused_asked(worker);
 	if (result == 0)
 		result = fused_reply_fixed(&worker->reply, 0, &attr, sizeof(attr));
+	fused_ask_end(worker);
 	if (result != 0)
 		return atomic_load(&export->lost) != 0 ? atomic_load(&export->lost) : result;
 	export->pushed = attr.attr_valid_ms == UINT32_MAX;
@@ -143,13 +159,16 @@ static int learn_root(struct fused_export *export)
 static int connect_streams(struct fused_export *export)
 {
 	struct fs_hello_reply hello;
-	int result = fused_stream_open(&export->workers[0].stream, &export->endpoint, export->id,
+	int result = fused_stream_open(&export->streams[0], &export->endpoint, export->id,
 				       FS_STREAM_REQUESTS, &export->hello);
 
 	if (result != 0)
 		return result;
+	/* Nothing ever changes of what is immutable. */
+	if ((export->hello.flags & FS_EXPORT_IMMUTABLE) != 0)
+		return learn_root(export);
 	/* Before anything is cached: from here on the server tells what changes. A server that
-	 * has nothing to tell may refuse; then validity is short, or the export immutable. */
+	 * has nothing to tell may refuse; then validity is short. */
 	result = fused_stream_open(&export->notifications, &export->endpoint, export->id,
 				   FS_STREAM_NOTIFICATIONS, &hello);
 	if (result != 0 && result != -EOPNOTSUPP && result != -EINVAL)
@@ -192,6 +211,8 @@ int fused_export_start(struct fused_export *export, const struct fused_export_op
 	result = fused_cache_init(&export->cache);
 	if (result == 0)
 		result = make_workers(export);
+	if (result == 0)
+		result = make_streams(export);
 	if (result != 0)
 		return result;
 	*ret_stage = "reach the file server";
@@ -274,11 +295,11 @@ void fused_export_statistics(struct fused_export *export, char *text, size_t cap
 
 		for (unsigned opcode = 0; opcode < FUSED_OPCODES; opcode++)
 			requests += worker->requests[opcode];
-		round_trips += worker->stream.round_trips;
-		sent += worker->stream.bytes_sent;
-		received += worker->stream.bytes_received;
-		rings += worker->stream.rings;
-		sleeps += worker->stream.sleeps;
+		round_trips += export->streams[i].round_trips;
+		sent += export->streams[i].bytes_sent;
+		received += export->streams[i].bytes_received;
+		rings += export->streams[i].rings;
+		sleeps += export->streams[i].sleeps;
 	}
 	fused_cache_lock(&export->cache);
 	length = (size_t)snprintf(

@@ -2,8 +2,10 @@
  * One export: its mount, its cache, and the threads that serve it.
  *
  * Each worker reads requests from its own clone of the FUSE device, answers from the cache or
- * asks the server over its own stream, and writes the reply. One more thread takes notifications
- * from the server and gives back to it what the kernel forgot.
+ * asks the server over a stream that is its own for this request, and writes the reply. The stream
+ * that was given back last is taken first, and one is opened when all are in use: so there are as
+ * many as there were requests at a time. One more thread takes notifications from the server and
+ * gives back to it what the kernel forgot.
  */
 #ifndef GUEST_FUSED_EXPORT_H
 #define GUEST_FUSED_EXPORT_H
@@ -25,10 +27,10 @@ struct fused_export;
 struct fused_worker {
 	struct fused_export *export;
 	pthread_t thread;
-	int fuse_fd; /* owned */
-	struct fused_stream stream;
-	uint8_t *in;  /* FUSED_IN_SIZE bytes; owned */
-	uint8_t *out; /* FUSED_OUT_SIZE and room for a header; owned */
+	int fuse_fd;		     /* owned */
+	struct fused_stream *stream; /* of the request in work; NULL until it asks the server */
+	uint8_t *in;		     /* FUSED_IN_SIZE bytes; owned */
+	uint8_t *out;		     /* FUSED_OUT_SIZE and room for a header; owned */
 	/* Odd while a reply is being composed from what is known here. */
 	_Atomic uint32_t cycle;
 	uint32_t opcode;			  /* FUSE's, of the request in work */
@@ -51,6 +53,11 @@ struct fused_export {
 
 	struct fused_worker *workers;
 	uint32_t worker_count;
+
+	pthread_mutex_t idle_lock;
+	struct fused_stream *streams; /* as many as workers */
+	struct fused_stream **idle;   /* those of no worker; the last is taken first */
+	uint32_t idle_count;
 
 	pthread_t keeper;
 	int keeper_fd; /* eventfd that wakes the keeper */

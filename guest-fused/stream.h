@@ -1,7 +1,7 @@
 /*
  * A stream to the file server: a connection over vsock or a Unix socket, carrying the requests
- * of one export. Each stream belongs to one thread, which sends a frame and reads its reply; so
- * no thread hands replies to another, and nobody takes a lock around the connection.
+ * of one export. Each stream belongs to one thread at a time, which sends a frame and reads its
+ * reply; so no thread hands replies to another, and nobody takes a lock around the connection.
  *
  * Theory of operation: where the guest shares a window of memory with the server, a stream's frames
  * go over a channel in it (wire/channel.h), and its socket carries but doorbells. Most replies come
@@ -19,7 +19,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* Counters have one writer each, and readers that may be a little behind: no locked instruction. */
+/* Counters have one writer each at a time, and readers that may be a little behind: no locked
+ * instruction. */
 static inline void fused_count(_Atomic uint64_t *counter, uint64_t more)
 {
 	uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);

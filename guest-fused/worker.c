@@ -24,11 +24,33 @@ struct fused_frame *fused_ask(struct fused_worker *worker)
 	return &worker->frame;
 }
 
+/* There is one for each worker. */
+static void take_stream(struct fused_worker *worker)
+{
+	struct fused_export *export = worker->export;
+
+	pthread_mutex_lock(&export->idle_lock);
+	worker->stream = export->idle[--export->idle_count];
+	pthread_mutex_unlock(&export->idle_lock);
+}
+
+void fused_ask_end(struct fused_worker *worker)
+{
+	struct fused_export *export = worker->export;
+
+	if (worker->stream == NULL)
+		return;
+	pthread_mutex_lock(&export->idle_lock);
+	export->idle[export->idle_count++] = worker->stream;
+	pthread_mutex_unlock(&export->idle_lock);
+	worker->stream = NULL;
+}
+
 static int open_stream(struct fused_worker *worker)
 {
 	struct fused_export *export = worker->export;
 	struct fs_hello_reply hello;
-	int result = fused_stream_open(&worker->stream, &export->endpoint, export->id,
+	int result = fused_stream_open(worker->stream, &export->endpoint, export->id,
 				       FS_STREAM_REQUESTS, &hello);
 
 	if (result == 0 && hello.data_max < export->hello.data_max)
@@ -47,7 +69,7 @@ static int call(struct fused_worker *worker)
 	int result = 0;
 
 	for (unsigned attempt = 0; attempt < ROOM_ATTEMPTS && result == 0; attempt++) {
-		result = fused_stream_call(&worker->stream, &worker->frame, &worker->reply);
+		result = fused_stream_call(worker->stream, &worker->frame, &worker->reply);
 		if (result != 0 || worker->reply.count != 1 || worker->reply.ops[0].error != ENFILE)
 			break;
 		fused_cache_lock(&export->cache);
@@ -72,7 +94,9 @@ int fused_asked(struct fused_worker *worker)
 		return -EIO;
 	fused_count(&worker->asked[worker->opcode], 1);
 	atomic_fetch_add(&worker->cycle, 1);
-	if (worker->stream.fd < 0)
+	if (worker->stream == NULL)
+		take_stream(worker);
+	if (worker->stream->fd < 0)
 		result = open_stream(worker);
 	if (result == 0)
 		result = call(worker);
@@ -330,6 +354,7 @@ void *fused_worker_run(void *argument)
 			break;
 		atomic_fetch_add(&worker->cycle, 1);
 		serve(worker, (size_t)length);
+		fused_ask_end(worker);
 		atomic_fetch_add(&worker->cycle, 1);
 		if (atomic_load_explicit(&worker->export->cache.keeper_wanted,
 					 memory_order_relaxed))

@@ -39,6 +39,8 @@ struct fused_frame *fused_ask(struct fused_worker *worker);
 /* Sends it and waits. 0 and worker->reply, or -EIO when the server is lost. While it waits, what
  * this thread knew of the cache becomes old: look again, and compare with the clock before. */
 int fused_asked(struct fused_worker *worker);
+/* The reply is of no more use: another worker may have the stream. */
+void fused_ask_end(struct fused_worker *worker);
 /* A reply was not of the agreed form: the server cannot be worked with. */
 void fused_malformed(struct fused_worker *worker);
 
