@@ -154,15 +154,13 @@ static _Noreturn void report_and_exit(int report_fd, enum agent_exec_stage stage
 	_exit(error == ENOENT ? 127 : 126);
 }
 
+/* `result`: of process_tree_fork(). */
 static _Noreturn void become_command(const struct agent_exec *exec, char **arguments,
-				     char **environment, const struct process_tree *tree,
-				     const struct stdio *stdio, int report_fd)
+				     char **environment, int result, const struct stdio *stdio,
+				     int report_fd)
 {
-	int result;
-
 	setsid();
 	reset_signals();
-	result = process_tree_enter(tree);
 	if (result < 0)
 		report_and_exit(report_fd, AGENT_STAGE_PROCESS, -result);
 	result = take_stdio(exec, stdio);
@@ -213,9 +211,9 @@ static int start(const struct agent_exec *exec, struct process_tree *tree, struc
 		return -errno;
 	report[1] = above_stdio(report[1]);
 	*ret_stage = AGENT_STAGE_PROCESS;
-	pid = fork();
+	pid = process_tree_fork(tree, &result);
 	if (pid == 0)
-		become_command(exec, arguments, environment, tree, stdio, report[1]);
+		become_command(exec, arguments, environment, result, stdio, report[1]);
 	result = pid < 0 ? -errno : 0;
 	close(report[1]);
 	if (result < 0) {

@@ -11,7 +11,9 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/ioctl.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
@@ -45,22 +47,19 @@ int machine_dial(unsigned port)
 	return steal_fd(&fd);
 }
 
-int machine_dial_wait(unsigned port)
+int machine_dial_wait(int fd)
 {
-	cleanup_fd int fd = machine_dial(port);
 	struct pollfd poll_fd = { .fd = fd, .events = POLLOUT };
 	int error = 0;
 	socklen_t length = sizeof(error);
 
-	if (fd < 0)
-		return fd;
 	while (poll(&poll_fd, 1, -1) < 0) {
 		if (errno != EINTR)
 			return -errno;
 	}
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
 		return -errno;
-	return error ? -error : steal_fd(&fd);
+	return -error;
 }
 
 uint64_t machine_uptime_ns(void)
@@ -91,15 +90,18 @@ static int add_entropy(const struct agent_config *config)
 	return result;
 }
 
-static int bring_up_loopback(void)
+int machine_bring_up_loopback(struct failure *failure)
 {
 	struct ifreq request = { .ifr_name = "lo" };
 	cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int result = fd < 0 ? fd : ioctl(fd, SIOCGIFFLAGS, &request);
 
-	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
-		return -errno;
 	request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
-	return ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
+	if (result == 0)
+		result = ioctl(fd, SIOCSIFFLAGS, &request);
+	if (result < 0)
+		return failure_set(failure, "network", errno, "cannot bring up loopback");
+	return 0;
 }
 
 int machine_configure(const struct agent_config *config, struct failure *failure)
@@ -116,9 +118,6 @@ int machine_configure(const struct agent_config *config, struct failure *failure
 		return failure_set(failure, "entropy", -result, "cannot seed /dev/urandom");
 	if (sethostname(config->hostname, strlen(config->hostname)) < 0)
 		return failure_set(failure, "hostname", errno, "cannot set the host name");
-	result = bring_up_loopback();
-	if (result < 0)
-		return failure_set(failure, "network", -result, "cannot bring up loopback");
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		return failure_set(failure, "limits", errno, "cannot set the limit of open files");
 	return 0;
@@ -159,8 +158,22 @@ int machine_start_processors(struct failure *failure)
 	return result;
 }
 
+/* What the kernel does before it turns a machine off is for devices that outlive that, and under
+ * emulation it is code like any other that is met for the first time. */
+static void power_off_by_port(void)
+{
+	const char *text = getenv(AGENT_POWER_VARIABLE);
+	char *end = NULL;
+	unsigned long port = text ? strtoul(text, &end, 0) : 0;
+	unsigned long byte = port > 0 && *end == ':' ? strtoul(end + 1, NULL, 0) : 0;
+
+	if (byte > 0 && byte <= 0xff && port <= 0xffff && ioperm(port, 1, 1) == 0)
+		outb((unsigned char)byte, (unsigned short)port);
+}
+
 void machine_power_off(void)
 {
+	power_off_by_port();
 	reboot(RB_POWER_OFF);
 	/* Without a working power switch the kernel halts here; a reset ends a VM as well. */
 	reboot(RB_AUTOBOOT);

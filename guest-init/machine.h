@@ -13,10 +13,12 @@
 /* Starts a connection to the host's vsock `port`: a non-blocking socket that is still
  * connecting, or a negative errno. */
 int machine_dial(unsigned port);
-/* The same, and waits until it is connected. */
-int machine_dial_wait(unsigned port);
+/* Waits until it is connected. 0 or a negative errno. */
+int machine_dial_wait(int fd);
 
-/* Clock, entropy, host name, loopback, resource limits. */
+/* Needs nothing of the host. */
+int machine_bring_up_loopback(struct failure *failure);
+/* Clock, entropy, host name, resource limits. */
 int machine_configure(const struct agent_config *config, struct failure *failure);
 
 /* Starts every processor that the kernel was told to leave alone (maxcpus=). One that does not come

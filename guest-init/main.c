@@ -5,8 +5,8 @@
  *
  * Every step that is not needed to reach the host comes after the host has been reached, so that
  * both sides work at the same time: the modules up to vsock, dial, READY; then, while the host
- * prepares CONFIG, the modules for files and for devices that are there. With CONFIG the file
- * daemon starts first, for it has the longest way, and clock, entropy and loopback are set
+ * prepares CONFIG, loopback and the modules for files and for devices that are there. With CONFIG
+ * the file daemon starts first, for it has the longest way, and clock and entropy are set
  * meanwhile. Then the root is put together, processors that wait for it are started, CONFIGURED is
  * sent, and the exec server runs until the host says SHUTDOWN or is gone.
  *
@@ -73,19 +73,23 @@ static int reach_host(struct guest *guest)
 {
 	struct agent_ready ready = { .version = AGENT_VERSION };
 	struct utsname system;
+	cleanup_fd int connection = -1;
 	uint8_t frame[512];
 	int result;
 
-	result = guest_root_early(&guest->failure);
-	if (result == 0)
-		result = module_list_open(&guest->modules, &guest->failure);
+	result = module_list_open(&guest->modules, &guest->failure);
 	if (result == 0)
 		result = module_list_load(&guest->modules, LAST_MODULE_TO_HOST, &guest->failure);
 	if (result < 0)
 		return result;
-	result = machine_dial_wait(AGENT_CONTROL_PORT);
+	result = connection = machine_dial(AGENT_CONTROL_PORT);
+	/* The host is answering meanwhile. */
+	if (result >= 0 && guest_root_early(&guest->failure) < 0)
+		return -EIO;
 	if (result >= 0)
-		result = control_init(&guest->control, result);
+		result = machine_dial_wait(connection);
+	if (result >= 0)
+		result = control_init(&guest->control, steal_fd(&connection));
 	if (result < 0)
 		return failure_set(&guest->failure, "vsock", -result, "cannot reach the host");
 	uname(&system);
@@ -216,6 +220,8 @@ static int live(struct guest *guest)
 	int result = reach_host(guest);
 
 	/* The host is preparing CONFIG meanwhile. */
+	if (result == 0)
+		result = machine_bring_up_loopback(&guest->failure);
 	if (result == 0)
 		result = module_list_load(&guest->modules, NULL, &guest->failure);
 	module_list_close(&guest->modules);

@@ -6,10 +6,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* A tree that forks faster than it is killed is given up on after so many passes. */
@@ -37,9 +40,23 @@ static int write_text(int directory, const char *name, const char *text)
 	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
 }
 
-int process_tree_enter(const struct process_tree *tree)
+pid_t process_tree_fork(const struct process_tree *tree, int *ret_result)
 {
-	return tree->directory < 0 ? 0 : write_text(tree->directory, "cgroup.procs", "0");
+	struct clone_args arguments = { .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD };
+	pid_t pid = -1;
+
+	*ret_result = 0;
+	if (tree->directory >= 0) {
+		arguments.cgroup = (uint64_t)tree->directory;
+		/* Moving a process that is there already stops all forks for a moment. */
+		pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof(arguments));
+	}
+	if (pid >= 0)
+		return pid;
+	pid = fork();
+	if (pid == 0 && tree->directory >= 0)
+		*ret_result = write_text(tree->directory, "cgroup.procs", "0");
+	return pid;
 }
 
 struct process {

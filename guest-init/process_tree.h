@@ -23,8 +23,9 @@ struct process_tree {
 /* `cgroup_root` is an open directory of a cgroup2 mount, or -1. A cgroup that cannot be made
  * leaves the other way. */
 void process_tree_create(struct process_tree *tree, int cgroup_root, uint32_t id);
-/* In the child, before anything else runs there. 0 or a negative errno. */
-int process_tree_enter(const struct process_tree *tree);
+/* fork(), but the child begins in the cgroup. There it sets *ret_result, 0 or a negative errno:
+ * without the cgroup it must not go on. Only for a process of one thread. */
+pid_t process_tree_fork(const struct process_tree *tree, int *ret_result);
 void process_tree_kill(const struct process_tree *tree);
 /* After the first process has ended: true when no process of the tree is left, and the cgroup
  * removed. Otherwise what is left has been killed; call again when more children were reaped. */

@@ -61,7 +61,11 @@
 #define TEXT(number) TEXT_OF(number)
 #define TEXT_OF(number) #number
 #define POWER_PORT TEXT(ACPI_POWER_PORT)
-#define POWER_OFF_STATUS 247 /* (0xfb << 1 | 1), of which an exit status keeps a byte */
+/* What Linux writes to turn off has ones in its lower byte, as the first control register reads,
+ * but for GBL_RLS, which is never kept. guest-init writes the same. */
+#define POWER_OFF_BYTE 0xfb
+/* isa-debug-exit's, of which an exit status keeps a byte. */
+#define POWER_OFF_STATUS ((POWER_OFF_BYTE << 1 | 1) & 0xff)
 
 /* Where the child finds its channels. */
 enum child_fd {
@@ -210,7 +214,8 @@ static int format_command_line(const struct engine_config *config,
 			"%s%s%sacpi_rsdp=%#x io_delay=none no_timer_check noreplace-smp "
 			"mitigations=off rcupdate.rcu_expedited=1 "
 			"cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
-			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1%s%s",
+			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1 " AGENT_POWER_VARIABLE
+			"=" POWER_PORT ":" TEXT(POWER_OFF_BYTE) "%s%s",
 			clock, accelerator->is_emulator ? timer : "", window, ACPI_MICROVM_ADDRESS,
 			config->append ? " " : "", config->append ? config->append : "") < 0
 		       ? -ENOMEM
@@ -256,8 +261,6 @@ static int command_build(const struct engine_config *config, const struct accele
 	add_option(command, "-serial", "chardev:console");
 	add_option(command, "-chardev", "socket,id=vsock,fd=3");
 	add_option(command, "-device", "vhost-user-vsock-device,chardev=vsock");
-	/* What Linux writes to turn off has ones in its lower byte, as the first control register
-	 * reads, but for GBL_RLS, which is never kept: POWER_OFF_STATUS. */
 	add_option(command, "-device", "isa-debug-exit,iobase=" POWER_PORT ",iosize=2");
 	/* No driver knows of it: the guest's file daemon writes to it by itself. */
 	if (config->doorbell_fd >= 0) {

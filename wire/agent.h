@@ -34,6 +34,9 @@
  * that the file server shares lies in the guest's physical memory, as ADDRESS:SIZE:PORT. A byte
  * written to the I/O port wakes the server; with port 0 its streams do. */
 #define AGENT_WINDOW_VARIABLE "matchlock_window"
+/* Likewise: how the machine is turned off, as PORT:BYTE, where a write to an I/O port does. Without
+ * it the guest's kernel knows how. */
+#define AGENT_POWER_VARIABLE "matchlock_power"
 
 #define AGENT_HEADER_SIZE 8
 /* Largest payloads, in bytes. What the guest sends is small; an EXEC carries an environment. */
