@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,6 +199,8 @@ int fused_main(int argc, char **argv)
 	if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0)
 		return EXIT_FAILURE;
 	signal(SIGPIPE, SIG_IGN);
+	/* One heap: the threads allocate little, and most of it under the cache's lock. */
+	(void)mallopt(M_ARENA_MAX, 1);
 	fused_placement_apply();
 	if (start_exports(&daemon) != 0) {
 		for (size_t i = 0; i < daemon.export_count; i++)

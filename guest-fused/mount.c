@@ -12,7 +12,6 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -101,21 +100,41 @@ void fused_unmount(const char *mountpoint)
 			continue;
 }
 
+int fused_open_kernel_files(const char *type)
+{
+	cleanup_fd int context = fsopen(type, FSOPEN_CLOEXEC);
+
+	if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0)
+		return -errno;
+	return fsmount(context, FSMOUNT_CLOEXEC, 0);
+}
+
+static int open_read_ahead(unsigned device_major, unsigned device_minor)
+{
+	char path[80];
+	cleanup_fd int sysfs = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", device_major,
+		 device_minor);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
+	sysfs = fused_open_kernel_files("sysfs");
+	return sysfs < 0 ? -1 : openat(sysfs, path + strlen("/sys/"), O_WRONLY | O_CLOEXEC);
+}
+
 void fused_mount_read_ahead(const char *mountpoint, unsigned kibibytes)
 {
-	struct stat stat_buffer;
-	char path[64];
+	struct statx status;
 	char text[16];
-	int length;
+	int length = snprintf(text, sizeof(text), "%u", kibibytes);
 	cleanup_fd int fd = -1;
 
-	/* Answered from the attributes that came with HELLO. */
-	if (stat(mountpoint, &stat_buffer) != 0)
+	/* Without asking the file system. */
+	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC, 0, &status) != 0)
 		return;
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
-		 major(stat_buffer.st_dev), minor(stat_buffer.st_dev));
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	length = snprintf(text, sizeof(text), "%u", kibibytes);
+	fd = open_read_ahead(status.stx_dev_major, status.stx_dev_minor);
 	if (fd >= 0)
 		(void)write_full(fd, text, (size_t)length);
 }

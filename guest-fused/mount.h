@@ -14,8 +14,12 @@ int fused_mount(const char *mountpoint, uint32_t root_mode, uint32_t read_max, b
 		int *ret_fd);
 /* Best effort; what is in use goes when its last user does. */
 void fused_unmount(const char *mountpoint);
-/* Lets the kernel read this far ahead. Best effort: needs sysfs. */
+/* Lets the kernel read this far ahead. Best effort. */
 void fused_mount_read_ahead(const char *mountpoint, unsigned kibibytes);
+/* The root of a file system of the kernel's own (proc, sysfs) that is mounted nowhere: this process
+ * starts before anybody mounts one, and sees none that is mounted later. A descriptor, or a
+ * negative errno. */
+int fused_open_kernel_files(const char *type);
 /* One more descriptor for the same mount, with a queue of its own for requests in work. */
 int fused_mount_clone(int fuse_fd, int *ret_fd);
 

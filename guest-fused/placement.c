@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "guest-fused/mount.h"
 
 #include <cpuid.h>
 #include <errno.h>
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
 #define HYPERVISOR_BIT (1u << 31) /* of leaf 1's ECX */
@@ -33,16 +33,6 @@ static bool is_emulated(void)
 	memcpy(name + 4, &c, 4);
 	memcpy(name + 8, &d, 4);
 	return memcmp(name, "TCGTCGTCGTCG", sizeof(name)) == 0;
-}
-
-/* This process starts before anybody mounts one; its own is attached nowhere. */
-static int open_proc(void)
-{
-	cleanup_fd int context = fsopen("proc", FSOPEN_CLOEXEC);
-
-	if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0)
-		return -errno;
-	return fsmount(context, FSMOUNT_CLOEXEC, 0);
 }
 
 static void bind_interrupt(int proc_fd, unsigned long number)
@@ -84,7 +74,7 @@ void fused_placement_apply(void)
 	CPU_SET(0, &first);
 	if (sched_setaffinity(0, sizeof(first), &first) != 0)
 		return;
-	proc_fd = open_proc();
+	proc_fd = fused_open_kernel_files("proc");
 	fd = proc_fd >= 0 ? openat(proc_fd, "interrupts", O_RDONLY | O_CLOEXEC) : -1;
 	text = malloc(INTERRUPTS_SIZE);
 	if (fd < 0 || text == NULL)
