@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "guest-init/browser_policies.h"
 #include "guest-init/java_store.h"
 #include "wire/agent.h"
 
@@ -164,6 +165,8 @@ int trust_store_add_at(int root_fd, const char *certificate, uint32_t hash, stru
 		error = add_sources(root_fd, certificate);
 	if (error == 0)
 		error = add_to_java(root_fd, certificate);
+	if (error == 0)
+		error = browser_policies_add_at(root_fd, certificate);
 	if (error < 0)
 		return failure_set(failure, "certificates", -error,
 				   "cannot add to the image's certificates");

@@ -1,4 +1,5 @@
 /* guest-init's trust stores, in a tree of the test's own. */
+#include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "guest-init/java_store.h"
@@ -128,6 +129,41 @@ START_TEST(dangling_links_and_directories_are_left_alone)
 END_TEST
 
 /* An empty store as keytool makes it, and what it becomes. */
+START_TEST(browsers_are_told_by_policy)
+{
+	static const char *const names[] = { "chromium", "chromium-browser", "opt/chrome",
+					     "opt/chrome_for_testing", "opt/edge" };
+	char path[128];
+
+	/* What the image says of its browsers stays, and is in nobody's way. */
+	make("etc/firefox/policies/policies.json", "{}");
+	make("etc/brave", "no directory");
+	ck_assert_int_eq(symlinkat("nowhere", root_fd, "etc/chromium-browser"), 0);
+	make("etc/chromium/policies/managed/theirs.json", "{}");
+	add();
+	for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+		snprintf(path, sizeof(path), "etc/%s/policies/managed/matchlock.json", names[i]);
+		if (strcmp(names[i], "chromium-browser") == 0)
+			ck_assert(!exists(path));
+		else
+			expect(path, "{\"CACertificates\": [\"ours\"]}\n");
+	}
+	expect("etc/firefox/policies/policies.json", "{}");
+	expect("etc/chromium/policies/managed/theirs.json", "{}");
+	expect("etc/brave", "no directory");
+}
+END_TEST
+
+START_TEST(firefox_is_told_by_policy)
+{
+	make("etc/hostname", "guest");
+	add();
+	expect("etc/firefox/policies/policies.json",
+	       "{\"policies\": {\"Certificates\": {\"Install\": [\"/run/matchlock/ca.pem\"]}}}\n");
+	expect("etc/brave/policies/managed/matchlock.json", "{\"CACertificates\": [\"ours\"]}\n");
+}
+END_TEST
+
 START_TEST(a_java_store_gets_an_entry)
 {
 	static const uint8_t empty[] = { 0xfe, 0xed, 0xfe, 0xed, 0,    0,    0,	   0x02,
@@ -202,6 +238,8 @@ int main(void)
 	tcase_add_test(tests, a_debian_image_trusts_it_everywhere);
 	tcase_add_test(tests, bundles_that_are_links_get_it_once);
 	tcase_add_test(tests, an_image_without_any_has_ours);
+	tcase_add_test(tests, browsers_are_told_by_policy);
+	tcase_add_test(tests, firefox_is_told_by_policy);
 	tcase_add_test(tests, a_java_store_gets_an_entry);
 	tcase_add_test(tests, keytool_reads_the_store);
 	tcase_set_timeout(tests, 60);
