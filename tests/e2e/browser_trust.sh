@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real browsers take the session's certificate authority from the files that guest-init writes:
 # browser_trust.py runs them in a mount namespace where these files lie at their places. In an
-# emulated guest a browser would take minutes to start.
+# emulated guest Chromium takes a minute and a half for a page.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 if [ "$(id -u)" -ne 0 ] && ! unshare --user --map-root-user --mount true 2>/dev/null; then
