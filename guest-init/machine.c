@@ -171,9 +171,10 @@ static void power_off_by_port(void)
 		outb((unsigned char)byte, (unsigned short)port);
 }
 
-void machine_power_off(void)
+void machine_power_off(bool at_once)
 {
-	power_off_by_port();
+	if (at_once)
+		power_off_by_port();
 	reboot(RB_POWER_OFF);
 	/* Without a working power switch the kernel halts here; a reset ends a VM as well. */
 	reboot(RB_AUTOBOOT);

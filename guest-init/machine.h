@@ -8,6 +8,7 @@
 #include "guest-init/failure.h"
 #include "wire/agent.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Starts a connection to the host's vsock `port`: a non-blocking socket that is still
@@ -28,7 +29,8 @@ int machine_start_processors(struct failure *failure);
 /* Monotonic nanoseconds since the kernel's start. */
 uint64_t machine_uptime_ns(void);
 
-/* Ends the VM at once; nothing is synced. */
-_Noreturn void machine_power_off(void);
+/* Ends the VM; nothing is synced. `at_once`: nobody has anything left to do, and the machine's
+ * switch is used, if it is known, without the kernel's preparations. */
+_Noreturn void machine_power_off(bool at_once);
 
 #endif

@@ -264,6 +264,18 @@ static void wait_for_hangup(struct guest *guest)
 	poll(&poll_fd, 1, HANGUP_WAIT_MS);
 }
 
+/* The kernel does not wait for all that it has handed to guest-fused: while it turns itself off,
+ * the last of it reaches the host. */
+static bool has_writable_export(const struct agent_config *config)
+{
+	for (size_t i = 0; i < config->mount_count; i++) {
+		if (config->mounts[i].kind == AGENT_MOUNT_EXPORT &&
+		    (config->mounts[i].flags & AGENT_MOUNT_READ_ONLY) == 0)
+			return true;
+	}
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	static struct guest guest = { .control = { .fd = -1 },
@@ -287,5 +299,5 @@ int main(int argc, char **argv)
 		guest_root_unmount_exports(&guest.config);
 	}
 	wait_for_hangup(&guest);
-	machine_power_off();
+	machine_power_off(result == 0 && !has_writable_export(&guest.config));
 }
