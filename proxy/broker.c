@@ -264,6 +264,8 @@ static const struct jail_syscall broker_calls[] = {
 	JAIL_CALL(SYS_recvfrom), JAIL_CALL(SYS_sendto), JAIL_CALL(SYS_shutdown),
 	JAIL_CALL_IF(SYS_setsockopt, JAIL_ARGUMENT_EQUAL32(1, SOL_SOCKET),
 		     JAIL_ARGUMENT_EQUAL32(2, SO_LINGER)),
+	JAIL_CALL_IF(SYS_setsockopt, JAIL_ARGUMENT_EQUAL32(1, SOL_SOCKET),
+		     JAIL_ARGUMENT_EQUAL32(2, SO_SNDBUF)),
 	/* Secrets that are captured meanwhile get locked memory like the others. */
 	JAIL_CALL(SYS_mlock),
 	JAIL_CALL(SYS_mlock2), /* either may be what the C library makes of mlock2() */

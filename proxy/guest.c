@@ -77,6 +77,7 @@ struct guests {
 	const struct services *services;
 	struct guest *all;
 	size_t count;
+	unsigned deep_left; /* stream_may_deepen() */
 };
 
 /* ---- lifetime ------------------------------------------------------------------------------- */
@@ -603,8 +604,10 @@ struct guests *guests_new(const struct services *services)
 {
 	struct guests *guests = calloc(1, sizeof(*guests));
 
-	if (guests)
-		guests->services = services;
+	if (!guests)
+		return NULL;
+	guests->services = services;
+	guests->deep_left = GUESTS_DEEP_MAX;
 	return guests;
 }
 
@@ -634,6 +637,7 @@ void guests_add(struct guests *guests, int fd)
 		free(guest);
 		return;
 	}
+	stream_may_deepen(&guest->stream, &guests->deep_left);
 	guest->guests = guests;
 	DL_APPEND(guests->all, guest);
 	guests->count++;

@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 #define GUESTS_MAX 12288u
+/* Connections with a deep socket at a time, of up to 2 MiB in the kernel each, if nobody reads. */
+#define GUESTS_DEEP_MAX 16u
 
 struct guests;
 

@@ -17,6 +17,12 @@
 #define BATCH_RECORDS 4u
 #define BATCH_MAX (BATCH_RECORDS * SSL3_RT_MAX_PLAIN_LENGTH)
 
+/* A download is one that has had so many bytes. */
+#define DEEP_AFTER (1u << 20)
+/* The kernel doubles it for its own needs, and allows no more than net.core.wmem_max (socket(7)).
+ */
+#define DEEP_SIZE (1 << 20)
+
 /* Records on their way. The library has made them and never makes them again, so that all of them
  * go before anything else does; their user is told of its bytes when the last one is gone. */
 struct stream_batch {
@@ -81,6 +87,9 @@ static void release(struct stream *stream)
 	stream->ssl = NULL;
 	free(stream->batch);
 	stream->batch = NULL;
+	if (stream->is_deep)
+		(*stream->deep_left)++;
+	stream->is_deep = false;
 	close(stream->source.fd);
 	stream->source.fd = -1;
 	stream->failed = true;
@@ -223,6 +232,20 @@ ssize_t stream_read(struct stream *stream, void *buffer, size_t length)
 	return (ssize_t)count;
 }
 
+void stream_may_deepen(struct stream *stream, unsigned *left)
+{
+	stream->deep_left = left;
+}
+
+static void deepen(struct stream *stream)
+{
+	const int size = DEEP_SIZE;
+
+	stream->is_deep = true;
+	(*stream->deep_left)--;
+	(void)setsockopt(stream->source.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
 static ssize_t transmit(struct stream *stream, const void *data, size_t length)
 {
 	ssize_t count;
@@ -232,7 +255,13 @@ static ssize_t transmit(struct stream *stream, const void *data, size_t length)
 	} while (count < 0 && errno == EINTR);
 	if (count == 0)
 		return -EAGAIN;
-	return count < 0 ? -errno : count;
+	if (count < 0)
+		return -errno;
+	stream->written += (uint64_t)count;
+	if (stream->written > DEEP_AFTER && !stream->is_deep && stream->deep_left &&
+	    *stream->deep_left > 0)
+		deepen(stream);
+	return count;
 }
 
 /* Returns how much of it has room. */

@@ -25,6 +25,10 @@ struct stream {
 	struct event_loop *loop;
 	SSL *ssl;		    /* owned; NULL: plain */
 	struct stream_batch *batch; /* records that wait for room in the socket; mostly NULL */
+	/* How many streams may still be given a deeper socket; NULL: this one never is. Borrowed.
+	 */
+	unsigned *deep_left;
+	uint64_t written; /* below TLS */
 	void (*ready)(struct stream *stream);
 	bool can_read;
 	bool is_drained;      /* the descriptor has nothing since the last event */
@@ -32,6 +36,7 @@ struct stream {
 	bool transport_ended; /* below TLS */
 	bool awaits_write;    /* EPOLLOUT is asked for */
 	bool fills_batch;     /* what the library transmits goes there */
+	bool is_deep;	      /* its socket has been made deeper */
 	bool read_ended;
 	bool write_ended;
 	bool failed;
@@ -60,6 +65,10 @@ ssize_t stream_read(struct stream *stream, void *buffer, size_t length);
  * another negative errno. After -EAGAIN, TLS wants the same bytes again, and may have more behind
  * them. */
 ssize_t stream_write(struct stream *stream, const void *data, size_t length);
+/* A socket that has been written much to is made deeper as long as *left, which counts them, is not
+ * 0: while the peer's process waits for a processor, this one goes on. It stays so until the
+ * release, which gives it back. Not for TCP, whose sockets see to that by themselves. */
+void stream_may_deepen(struct stream *stream, unsigned *left);
 /* What lies below TLS; for stream_bio.h alone. Bytes moved, 0 at the end, or a negative errno. */
 ssize_t stream_receive(struct stream *stream, void *buffer, size_t length);
 ssize_t stream_transmit(struct stream *stream, const void *data, size_t length);

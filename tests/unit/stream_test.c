@@ -237,6 +237,38 @@ START_TEST(the_end_does_not_overtake_what_waits)
 }
 END_TEST
 
+static int depth(void)
+{
+	socklen_t length = sizeof(int);
+	int size = 0;
+
+	ck_assert_int_eq(getsockopt(stream_fd(&stream), SOL_SOCKET, SO_SNDBUF, &size, &length), 0);
+	return size;
+}
+
+START_TEST(a_socket_that_much_goes_through_is_made_deeper)
+{
+	size_t at = 0;
+	unsigned left = (unsigned)_i;
+	int before;
+
+	connect_with(4096);
+	stream_may_deepen(&stream, &left);
+	before = depth();
+	write_until(&at, TOTAL / 2, TOTAL);
+	ck_assert_int_eq(depth(), before);
+	write_until(&at, TOTAL, TOTAL);
+	if (_i > 0)
+		ck_assert_int_gt(depth(), before);
+	else
+		ck_assert_int_eq(depth(), before);
+	ck_assert_uint_eq(left, 0);
+	expect(TOTAL);
+	stream_release(&stream);
+	ck_assert_uint_eq(left, (unsigned)_i);
+}
+END_TEST
+
 START_TEST(a_peer_that_goes_away_ends_it)
 {
 	connect_with(4096);
@@ -272,6 +304,7 @@ int main(void)
 	tcase_add_test(tests, what_has_no_room_is_not_reported_until_it_is_gone);
 	tcase_add_test(tests, keys_change_while_something_waits);
 	tcase_add_test(tests, the_end_does_not_overtake_what_waits);
+	tcase_add_loop_test(tests, a_socket_that_much_goes_through_is_made_deeper, 0, 2);
 	tcase_add_test(tests, a_peer_that_goes_away_ends_it);
 	tcase_add_test(tests, what_waits_may_be_given_up);
 	suite_add_tcase(suite, tests);
