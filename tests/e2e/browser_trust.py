@@ -61,7 +61,8 @@ for name, browse in browsers.items():
     # Firefox waits at the page that says so.
     said = browse(f"/{name}/before", timeout=15)
     tap.ok(f"{name} does not trust the authority by itself", f"/{name}/before" not in asked, said[-500:])
-os.makedirs(f"{root}/run")
+for name in ("etc", "run"):
+    os.makedirs(f"{root}/{name}")
 build = os.environ.get("MATCHLOCK_BUILD", "build/release")
 subprocess.run([f"{build}/tests/e2e/trust_files", root, authority.certificate], check=True)
 subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True)
