@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 
-from broker import Authority, Broker, Server, Tap, read_all, read_message, read_until
+from broker import Authority, Broker, Server, Tap, read_all, read_message, read_until, spawn
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-h2-")
@@ -98,7 +98,7 @@ def script(name, text):
 
 
 def start_node(certificate):
-    process = subprocess.Popen(["node", script("server.js", NODE_SERVER), certificate], stdout=subprocess.PIPE)
+    process = spawn(["node", script("server.js", NODE_SERVER), certificate], stdout=subprocess.PIPE)
     return process, int(process.stdout.readline())
 
 
@@ -113,7 +113,7 @@ def start_nginx(certificate):
             fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
             server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {certificate}; ssl_certificate_key {certificate};
                 root {directory}; location = /ok {{ return 200 "$server_protocol $http_host"; }} }} }}""")
-    process = subprocess.Popen(["nginx", "-c", config, "-p", directory], stderr=subprocess.DEVNULL)
+    process = spawn(["nginx", "-c", config, "-p", directory], stderr=subprocess.DEVNULL)
     for _ in range(400):
         try:
             socket.create_connection(("127.0.0.1", port)).close()

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 
-from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until
+from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until, spawn
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-identity-")
@@ -64,7 +64,7 @@ def start_nginx(certificate):
             server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {certificate}; ssl_certificate_key {certificate};
                 ssl_client_certificate {authority.certificate}; ssl_verify_client on;
                 location / {{ return 200 "$server_protocol $ssl_client_verify $ssl_client_s_dn"; }} }} }}""")
-    process = subprocess.Popen(["nginx", "-c", config, "-p", directory], stderr=subprocess.DEVNULL)
+    process = spawn(["nginx", "-c", config, "-p", directory], stderr=subprocess.DEVNULL)
     for _ in range(400):
         try:
             socket.create_connection(("127.0.0.1", port)).close()

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 
-from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until
+from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until, spawn
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-interim-")
@@ -81,7 +81,7 @@ def script(name, text):
     return path
 
 
-node = subprocess.Popen(["node", script("server.js", NODE_SERVER), authority.leaf("node.test")], stdout=subprocess.PIPE)
+node = spawn(["node", script("server.js", NODE_SERVER), authority.leaf("node.test")], stdout=subprocess.PIPE)
 node_port = int(node.stdout.readline())
 seen = []
 

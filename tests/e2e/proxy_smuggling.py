@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 
-from broker import Broker, Tap, read_all
+from broker import Broker, Tap, read_all, spawn
 
 tap = Tap()
 HIDDEN = "GET /s{i} HTTP/1.1\r\nHost: {h}\r\n\r\n"
@@ -111,7 +111,7 @@ class Nginx(Backend):
                     fastcgi_temp_path {self.directory}/fastcgi; uwsgi_temp_path {self.directory}/uwsgi;
                     scgi_temp_path {self.directory}/scgi;
                     server {{ listen 127.0.0.1:{self.port}; location / {{ return 200 ok; }} }} }}""")
-        return subprocess.Popen(["nginx", "-c", config, "-p", self.directory], stderr=subprocess.DEVNULL)
+        return spawn(["nginx", "-c", config, "-p", self.directory], stderr=subprocess.DEVNULL)
 
 
 class Node(Backend):
@@ -127,7 +127,7 @@ class Node(Backend):
                     request.resume();
                     request.on('end', () => response.end('ok'));
                 }}).listen({self.port}, '127.0.0.1');""")
-        return subprocess.Popen(["node", program], stderr=subprocess.DEVNULL)
+        return spawn(["node", program], stderr=subprocess.DEVNULL)
 
 
 def fill(text, number, host):

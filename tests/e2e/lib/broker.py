@@ -1,5 +1,6 @@
 """What the tests of the egress broker share: the broker itself, started as matchlock starts it, a
 guest that speaks raw bytes to it, certificates of the test's own, and TAP."""
+import atexit
 import json
 import os
 import resource
@@ -41,6 +42,13 @@ class Tap:
     def finish(self):
         print(f"1..{self.count}")
         sys.exit(self.failed)
+
+
+def spawn(command, **options):
+    """A program that ends with the test, however that ends."""
+    process = subprocess.Popen(command, **options)
+    atexit.register(process.terminate)
+    return process
 
 
 class Authority:
