@@ -30,12 +30,6 @@ struct serve_options {
 	enum log_level level;
 };
 
-static bool take_descriptor(const char *text, int *ret_fd)
-{
-	*ret_fd = inherited_descriptor(text);
-	return *ret_fd >= 0;
-}
-
 static bool parse_bytes(const char *text, uint64_t *ret_bytes)
 {
 	char *end;
@@ -47,6 +41,14 @@ static bool parse_bytes(const char *text, uint64_t *ret_bytes)
 	    value > INT64_MAX / 2)
 		return false;
 	*ret_bytes = value;
+	return true;
+}
+
+static bool add_source(struct serve_options *options, int fd)
+{
+	if (fd < 0 || options->source_count == SOURCES_MAX)
+		return false;
+	options->sources[options->source_count++] = fd;
 	return true;
 }
 
@@ -72,12 +74,11 @@ static bool parse_options(int argc, char **argv, struct serve_options *options)
 	while (good && (letter = getopt_long(argc, argv, "qv", names, NULL)) != -1) {
 		switch (letter) {
 		case 'd':
-			good = take_descriptor(optarg, &options->directory_fd);
+			options->directory_fd = inherited_descriptor(optarg);
+			good = options->directory_fd >= 0;
 			break;
 		case 's':
-			good = options->source_count < SOURCES_MAX &&
-			       take_descriptor(optarg, &options->sources[options->source_count]);
-			options->source_count++;
+			good = add_source(options, inherited_descriptor(optarg));
 			break;
 		case 'p':
 			options->policy_first = true;

@@ -1,6 +1,7 @@
 #include "base/io.h"
 
 #include "base/cleanup.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -116,8 +117,11 @@ int inherited_descriptor(const char *text)
 	number = strtol(text, &end, 10);
 	if (errno != 0 || *text < '0' || *text > '9' || *end != '\0' || number <= STDERR_FILENO ||
 	    number > INT_MAX)
-		return -EINVAL;
-	error = set_close_on_exec((int)number, true);
+		error = -EINVAL;
+	else
+		error = set_close_on_exec((int)number, true);
+	if (error)
+		log_error("not an open descriptor above 2: %s", text);
 	return error ? error : (int)number;
 }
 

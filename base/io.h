@@ -20,7 +20,7 @@ int read_file(int fd, size_t limit, char **ret_text, size_t *ret_length);
 int set_nonblocking(int fd, bool enabled);
 int set_close_on_exec(int fd, bool enabled);
 /* The descriptor above 2 that `text` names in decimal and that is open, from now on close-on-exec;
- * or -EINVAL, -EBADF. */
+ * or -EINVAL, -EBADF, with a message. */
 int inherited_descriptor(const char *text);
 
 /* Most descriptors one message can carry. */

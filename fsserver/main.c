@@ -341,16 +341,6 @@ static const struct option options[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
-/* Its number, or -1 with a message. */
-static int take_descriptor(const char *text)
-{
-	int fd = inherited_descriptor(text);
-
-	if (fd < 0)
-		log_error("not an open descriptor above 2: %s", text);
-	return fd < 0 ? -1 : fd;
-}
-
 /* FD:OFFSET:SIZE */
 static int parse_window(char *text, struct window_option *ret_window)
 {
@@ -368,7 +358,7 @@ static int parse_window(char *text, struct window_option *ret_window)
 	ret_window->size = strtoull(size, &end_size, 0);
 	if (errno || end_offset == offset || *end_offset || end_size == size || *end_size)
 		return -1;
-	ret_window->fd = take_descriptor(text);
+	ret_window->fd = inherited_descriptor(text);
 	return ret_window->fd < 0 ? -1 : 0;
 }
 
@@ -419,7 +409,7 @@ static int take_option(struct arguments *arguments, int option)
 	default:
 		return -1;
 	}
-	*fd = take_descriptor(optarg);
+	*fd = inherited_descriptor(optarg);
 	return *fd < 0 ? -1 : 0;
 }
 

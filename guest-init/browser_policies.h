@@ -9,8 +9,7 @@
  *							(mozilla.github.io/policy-templates)
  *
  * They are written whether there is such a browser or not, where there is an /etc: one may be
- * installed later. A file that
- * the image has under that name stays as it is.
+ * installed later. A file that the image has under that name stays as it is.
  */
 #ifndef GUEST_INIT_BROWSER_POLICIES_H
 #define GUEST_INIT_BROWSER_POLICIES_H

@@ -45,16 +45,6 @@ static const struct option long_options[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
-/* Its number, or -1 with a message. */
-static int take_descriptor(const char *text)
-{
-	int fd = inherited_descriptor(text);
-
-	if (fd < 0)
-		log_error("not an open descriptor above 2: %s", text);
-	return fd < 0 ? -1 : fd;
-}
-
 static int *find_descriptor(struct broker_options *options, int option)
 {
 	switch (option) {
@@ -83,7 +73,7 @@ static bool take_option(struct broker_options *options, int option, enum log_lev
 	int *fd = find_descriptor(options, option);
 
 	if (fd) {
-		*fd = take_descriptor(optarg);
+		*fd = inherited_descriptor(optarg);
 		return *fd >= 0;
 	}
 	switch (option) {

@@ -80,13 +80,18 @@ static bool is_open(const struct stream *stream)
 	return stream->loop && stream->source.fd >= 0;
 }
 
+static void end_batch(struct stream *stream)
+{
+	free(stream->batch);
+	stream->batch = NULL;
+}
+
 static void release(struct stream *stream)
 {
 	event_loop_remove(stream->loop, &stream->source);
 	tls_end(stream->ssl);
 	stream->ssl = NULL;
-	free(stream->batch);
-	stream->batch = NULL;
+	end_batch(stream);
 	if (stream->is_deep)
 		(*stream->deep_left)++;
 	stream->is_deep = false;
@@ -341,12 +346,6 @@ static ssize_t fill_batch(struct stream *stream, const uint8_t *data, size_t len
 	}
 	stream->fills_batch = false;
 	return MIN_OF(count, 0);
-}
-
-static void end_batch(struct stream *stream)
-{
-	free(stream->batch);
-	stream->batch = NULL;
 }
 
 /* The user's bytes that are gone with it, or an error. */

@@ -10,46 +10,9 @@
 
 #include "proxy/grpc_filter.h"
 #include "proxy/secret_filter.h"
-#include "tests/unit/secret_fixture.h"
+#include "tests/unit/secret_filter_world.h"
 
-#define PREFIX "sk-ant-api03-"
-#define VALUE PREFIX "Ab/C012+def345Ghi"
 #define TEXT_MAX 512
-
-enum { KEY, OTHER, BODY, DECOY };
-
-static const struct fixture_secret usual[] = {
-	[KEY] = { .name = "KEY", .value = VALUE, .host = "api.test" },
-	[OTHER] = { .name = "OTHER", .value = "another-secret-0123", .host = "other.test" },
-	[BODY] = { .name = "BODY",
-		   .value = "pa/ss\"word\\0123",
-		   .host = "api.test",
-		   .flags = SECRET_FLAG_BODY },
-	[DECOY] = { .name = "DECOY", .value = "ghp_0123456789abcdefghij", .kind = SECRET_CANARY },
-};
-
-static struct secret_store *store;
-static struct secret_set bound;
-
-static void build(void)
-{
-	struct host_name host;
-
-	store = fixture_store(usual, ARRAY_LENGTH(usual));
-	ck_assert_ptr_nonnull(store);
-	ck_assert_int_eq(host_name_parse("api.test", 8, &host), 0);
-	secret_store_bound(store, &host, 443, &bound);
-}
-
-static void tear_down(void)
-{
-	secret_store_free(store);
-}
-
-static const char *placeholder(size_t index)
-{
-	return secret_store_get(store, index)->placeholder;
-}
 
 static struct body_filter *from_server(void)
 {
