@@ -54,7 +54,7 @@ drop_translations()
 }
 
 # until_line WORD COMMAND...: starts a guest, awaits a line that begins with WORD, and stops it.
-# Sets $took (seconds), $answer (the rest of the line) and $beyond (MiB).
+# Sets $took (seconds), $answer (the rest of the line, or else the next one) and $beyond (MiB).
 until_line()
 {
 	local word=$1 began line console pid
@@ -72,6 +72,10 @@ until_line()
 	took=$(awk -v us="$took" 'BEGIN { print us / 1e6 }')
 	[[ ${line:-} == "$word"* ]] || echo "no $word from: ${*:2:2}" >>"$scratch/failed"
 	answer=${line#"$word"}
+	if [ -z "$answer" ]; then
+		read -r -t 60 -u "$console" answer || true
+		answer=${answer%$'\r'}
+	fi
 	# All but the largest mapping, which is the guest's memory.
 	beyond=$(awk '/^[0-9a-f]+-/ { n++ } /^Size:/ { size[n] = $2 } /^Rss:/ { rss[n] = $2; all += $2 }
 		END {
@@ -94,10 +98,10 @@ boots()
 {
 	local name=$1 target=$2 i times_a="" times_b="" before_a="" before_b="" memory_a=0 memory_b=0
 	for ((i = 0; i <= rounds; i++)); do
-		until_line "i " "$4" "$3" "$scratch/boot.cpio"
+		until_line i "$4" "$3" "$scratch/boot.cpio"
 		[ "$i" -eq 0 ] || times_a+=$took$'\n' before_a+=$(difference "$took" "$answer")$'\n'
 		memory_a=$beyond
-		until_line "i " "$6" "$5" "$scratch/boot.cpio"
+		until_line i "$6" "$5" "$scratch/boot.cpio"
 		[ "$i" -eq 0 ] || times_b+=$took$'\n' before_b+=$(difference "$took" "$answer")$'\n'
 		memory_b=$beyond
 	done

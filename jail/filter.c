@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "jail/calls.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -129,12 +130,105 @@ static int build(struct filter *filter, const struct jail_syscall_set *const *se
 	return error;
 }
 
-int filter_enter(const struct jail_spec *spec, unsigned *ret_calls)
+/* ---- compiled ------------------------------------------------------------------------------ */
+
+struct compiled_filter {
+	struct jail_filter filter; /* first: free() of it frees all */
+	struct sock_filter instructions[];
+};
+
+/* Through a file, because libseccomp writes to descriptors alone. */
+static int export(const struct filter *filter, struct jail_filter **ret_filter)
+{
+	cleanup_free struct compiled_filter *compiled = NULL;
+	cleanup_fd int file = memfd_create("filter", MFD_CLOEXEC);
+	struct stat status;
+	ssize_t count;
+	int error;
+
+	if (file < 0)
+		return -errno;
+	error = seccomp_export_bpf(filter->context, file);
+	if (error)
+		return error;
+	if (fstat(file, &status) < 0 || lseek(file, 0, SEEK_SET) < 0)
+		return -errno;
+	if (status.st_size <= 0 ||
+	    status.st_size > BPF_MAXINSNS * (off_t)sizeof(struct sock_filter))
+		return -E2BIG;
+	compiled = malloc(sizeof(*compiled) + (size_t)status.st_size);
+	if (!compiled)
+		return -ENOMEM;
+	count = read_full(file, compiled->instructions, (size_t)status.st_size);
+	if (count != status.st_size)
+		return count < 0 ? (int)count : -EIO;
+	compiled->filter = (struct jail_filter){
+		.instructions = compiled->instructions,
+		.count = (unsigned)((size_t)count / sizeof(struct sock_filter)),
+		.calls = filter->calls,
+	};
+	*ret_filter = &steal_pointer(&compiled)->filter;
+	return 0;
+}
+
+int jail_filter_compile(const struct jail_syscall_set *const *sets, size_t count,
+			struct jail_filter **ret_filter)
 {
 	struct filter filter __attribute__((
 		cleanup(filter_release))) = { .context = seccomp_init(SCMP_ACT_KILL_PROCESS) };
 	int error;
 
+	if (!filter.context)
+		return -ENOMEM;
+	error = build(&filter, sets, count);
+	return error ? error : export(&filter, ret_filter);
+}
+
+/* 0, a negative errno, or the first thread that could not follow (SECCOMP_FILTER_FLAG_TSYNC). */
+static int load(const struct jail_filter *filter, unsigned flags)
+{
+	/* struct sock_fprog, which has no const, though the kernel only reads. */
+	const struct {
+		unsigned short length;
+		const struct sock_filter *instructions;
+	} program = { (unsigned short)filter->count, filter->instructions };
+	long result;
+
+	static_assert(sizeof(program) == sizeof(struct sock_fprog), "the kernel's layout");
+	result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+	return result < 0 ? -errno : (int)result;
+}
+
+int jail_filter_enter_thread(const struct jail_filter *filter)
+{
+	return load(filter, 0);
+}
+
+static const struct jail_syscall thread_filter_calls[] = {
+	JAIL_CALL_IF(SYS_seccomp, JAIL_ARGUMENT_EQUAL32(0, SECCOMP_SET_MODE_FILTER)),
+};
+const struct jail_syscall_set jail_calls_thread_filter = JAIL_SET(thread_filter_calls);
+
+/* ---- the stage ----------------------------------------------------------------------------- */
+
+static int enter_compiled(const struct jail_filter *filter, unsigned *ret_calls)
+{
+	int result = load(filter, SECCOMP_FILTER_FLAG_TSYNC);
+
+	if (result != 0)
+		return result < 0 ? result : -ESRCH;
+	*ret_calls = filter->calls;
+	return 0;
+}
+
+int filter_enter(const struct jail_spec *spec, unsigned *ret_calls)
+{
+	struct filter filter __attribute__((cleanup(filter_release))) = { 0 };
+	int error;
+
+	if (spec->filter)
+		return enter_compiled(spec->filter, ret_calls);
+	filter.context = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	if (!filter.context)
 		return -ENOMEM;
 	error = build(&filter, spec->syscall_sets, spec->syscall_set_count);
@@ -144,82 +238,4 @@ int filter_enter(const struct jail_spec *spec, unsigned *ret_calls)
 		return error;
 	*ret_calls = filter.calls;
 	return 0;
-}
-
-/* ---- threads ------------------------------------------------------------------------------- */
-
-struct jail_thread_filter {
-	struct sock_fprog program;
-};
-
-static const struct jail_syscall thread_filter_calls[] = {
-	JAIL_CALL_IF(SYS_seccomp, JAIL_ARGUMENT_EQUAL32(0, SECCOMP_SET_MODE_FILTER)),
-};
-const struct jail_syscall_set jail_calls_thread_filter = JAIL_SET(thread_filter_calls);
-
-/* The program that libseccomp compiled; it writes to descriptors alone. */
-static int export_program(scmp_filter_ctx context, struct sock_fprog *ret_program)
-{
-	cleanup_fd int file = memfd_create("filter", MFD_CLOEXEC);
-	cleanup_free struct sock_filter *instructions = NULL;
-	struct stat status;
-	ssize_t count;
-	int error;
-
-	if (file < 0)
-		return -errno;
-	error = seccomp_export_bpf(context, file);
-	if (error)
-		return error;
-	if (fstat(file, &status) < 0 || lseek(file, 0, SEEK_SET) < 0)
-		return -errno;
-	if (status.st_size <= 0 || status.st_size > BPF_MAXINSNS * (off_t)sizeof(*instructions))
-		return -E2BIG;
-	instructions = malloc((size_t)status.st_size);
-	if (!instructions)
-		return -ENOMEM;
-	count = read_full(file, instructions, (size_t)status.st_size);
-	if (count != status.st_size)
-		return count < 0 ? (int)count : -EIO;
-	ret_program->len = (unsigned short)((size_t)count / sizeof(*instructions));
-	ret_program->filter = steal_pointer(&instructions);
-	return 0;
-}
-
-int jail_thread_filter_new(const struct jail_syscall_set *const *sets, size_t count,
-			   struct jail_thread_filter **ret_filter)
-{
-	struct filter filter __attribute__((
-		cleanup(filter_release))) = { .context = seccomp_init(SCMP_ACT_KILL_PROCESS) };
-	struct jail_thread_filter *thread_filter;
-	int error;
-
-	if (!filter.context)
-		return -ENOMEM;
-	error = build(&filter, sets, count);
-	if (error)
-		return error;
-	thread_filter = calloc(1, sizeof(*thread_filter));
-	if (!thread_filter)
-		return -ENOMEM;
-	error = export_program(filter.context, &thread_filter->program);
-	if (error) {
-		free(thread_filter);
-		return error;
-	}
-	*ret_filter = thread_filter;
-	return 0;
-}
-
-void jail_thread_filter_free(struct jail_thread_filter *filter)
-{
-	if (!filter)
-		return;
-	free(filter->program.filter);
-	free(filter);
-}
-
-int jail_thread_filter_enter(const struct jail_thread_filter *filter)
-{
-	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter->program) < 0 ? -errno : 0;
 }

@@ -132,6 +132,31 @@ extern const struct jail_syscall_set jail_calls_process;
  * pthread_exit() load libgcc_s at run time: not available inside. */
 extern const struct jail_syscall_set jail_calls_threads;
 
+/* ---- filters ------------------------------------------------------------------------------- */
+
+struct sock_filter; /* linux/filter.h */
+
+/* System call sets, compiled for the kernel: what is not in them kills the process. jail_enter()
+ * compiles by itself; a filter that was compiled before, when the program was built, say, spares a
+ * start that, and a thread can add one for itself alone: a call must then pass both. */
+struct jail_filter {
+	const struct sock_filter *instructions;
+	unsigned count;
+	unsigned calls; /* distinct call numbers permitted */
+};
+
+/* Returns 0 with a filter for free(), -EINVAL for an entry with a bad condition, or another
+ * negative errno. */
+int jail_filter_compile(const struct jail_syscall_set *const *sets, size_t count,
+			struct jail_filter **ret_filter);
+
+/* Locks the calling thread for good; after jail_enter() (which sets no-new-privs). Takes neither
+ * memory nor descriptors. Returns 0 or a negative errno. */
+int jail_filter_enter_thread(const struct jail_filter *filter);
+
+/* What that needs of the process's filter; the thread's own need not have it. */
+extern const struct jail_syscall_set jail_calls_thread_filter;
+
 /* ---- Landlock ------------------------------------------------------------------------------ */
 
 /* Kernel bits (linux/landlock.h); those newer than Debian 12's header are given here. */
@@ -196,6 +221,8 @@ struct jail_spec {
 	/* Joined; the order does not matter, duplicates are fine. */
 	const struct jail_syscall_set *const *syscall_sets;
 	size_t syscall_set_count;
+	/* Compiled already: the sets are not looked at. May be NULL. */
+	const struct jail_filter *filter;
 
 	const struct jail_path_rule *path_rules;
 	size_t path_rule_count;
@@ -269,26 +296,6 @@ int jail_enter(const struct jail_spec *spec, struct jail_report *report);
  * with " missing: ..." at the end for what the host lacks. NUL-terminated, cut to fit. Returns
  * the length without the NUL. */
 size_t jail_report_text(const struct jail_report *report, char *text, size_t size);
-
-/* ---- threads ------------------------------------------------------------------------------- */
-
-/* A second filter, which a thread adds to the process's for itself alone: a call must then pass
- * both. It is compiled where memory and descriptors are still to be had, and entered without any.
- */
-struct jail_thread_filter;
-
-/* What jail_thread_filter_enter() needs of the process's filter; the thread's own need not have it.
- */
-extern const struct jail_syscall_set jail_calls_thread_filter;
-
-/* Compiles; before jail_enter(). Returns 0 with a filter for jail_thread_filter_free(), -EINVAL for
- * an entry with a bad condition, or another negative errno. */
-int jail_thread_filter_new(const struct jail_syscall_set *const *sets, size_t count,
-			   struct jail_thread_filter **ret_filter);
-void jail_thread_filter_free(struct jail_thread_filter *filter);
-/* Locks the calling thread for good; after jail_enter() (which sets no-new-privs). Returns 0 or a
- * negative errno. */
-int jail_thread_filter_enter(const struct jail_thread_filter *filter);
 
 /* ---- separate helpers ---------------------------------------------------------------------- */
 

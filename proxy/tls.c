@@ -88,8 +88,8 @@ static int on_select_protocol(SSL *ssl, const unsigned char **ret_protocol,
 	return SSL_TLSEXT_ERR_OK;
 }
 
-/* AES-128 first, as browsers and Go have it; OpenSSL's own order costs a seventh more per byte. A guest
- * whose first choice is ChaCha20, as that of a machine without AES instructions, gets that. */
+/* AES-128 first, as browsers and Go have it: OpenSSL's own order costs a seventh more per byte. A
+ * guest whose first choice is ChaCha20, as on a machine without AES instructions, gets that. */
 static bool set_common(SSL_CTX *context)
 {
 	SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);

@@ -15,7 +15,8 @@ $(BUILD)/tests/%.o: EXTRA_CFLAGS = $(HOST_CFLAGS)
 
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(TEST_ARCHIVES)
 	@echo "  LINK    $@"
-	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(CHECK_LIBRARIES) $(TEST_LIBRARIES)
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(CHECK_LIBRARIES) $(TEST_LIBRARIES)
+$(BUILD)/tests/unit/kvm_payload_test: $(BUILD)/vmm/filters.o
 
 # What the drivers share, such as the clients that play a guest.
 E2E_LIBRARY := $(BUILD)/tests/e2e/lib.a

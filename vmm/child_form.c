@@ -12,13 +12,6 @@
 
 #define DIAGNOSTIC_LINES_MAX 20
 
-/* All that it calls after the lock, beside what its modules declare. */
-static const struct jail_syscall calls[] = {
-	JAIL_CALL(SYS_waitid),
-	JAIL_CALL(SYS_pidfd_send_signal),
-};
-static const struct jail_syscall_set call_set = JAIL_SET(calls);
-
 /* ---- events ------------------------------------------------------------------------------------
  */
 
@@ -172,14 +165,12 @@ static void release(struct vmm *vmm)
 	vsock_device_free(vmm->device);
 }
 
-static const struct jail_syscall_set *const sets[] = { &vhost_user_calls, &call_set, NULL };
-
 const struct vmm_form child_form = {
 	.prepare = prepare,
 	.begin = begin,
 	.serve = serve,
 	.end = end,
 	.release = release,
-	.syscall_sets = sets,
+	.filter = VMM_FILTER_CHILD,
 	.scope_allowed = JAIL_SCOPE_SIGNAL, /* to end the engine */
 };

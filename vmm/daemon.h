@@ -16,9 +16,9 @@
 #include "vmm/audit_channel.h"
 #include "vmm/balloon_device.h"
 #include "vmm/block_device.h"
-#include "vmm/daemon_calls.h"
 #include "vmm/engine.h"
 #include "vmm/entropy_device.h"
+#include "vmm/filters.h"
 #include "vmm/kvm_engine.h"
 #include "vmm/line_relay.h"
 #include "vmm/options.h"
@@ -59,8 +59,8 @@ struct vmm_form {
 	void (*end)(struct vmm *vmm);
 	/* Not called when a thread could not be ended. */
 	void (*release)(struct vmm *vmm);
-	const struct jail_syscall_set *const *syscall_sets; /* up to a NULL */
-	uint64_t scope_allowed;				    /* JAIL_SCOPE_... */
+	enum vmm_filter filter; /* the process's */
+	uint64_t scope_allowed; /* JAIL_SCOPE_... */
 };
 
 extern const struct vmm_form child_form;
@@ -98,7 +98,6 @@ struct vmm {
 	struct entropy_device *entropy;
 	struct balloon_device *balloon;
 	struct block_device *disks[VMM_DISKS_MAX];
-	struct jail_thread_filter *filter;
 };
 
 /* The first reason counts; what follows from it is no reason of its own. */

@@ -146,9 +146,6 @@ static int prepare(struct vmm *vmm)
 	char why[ENGINE_TEXT_MAX] = "";
 	int r = make_machine(vmm, why, sizeof(why));
 
-	if (r == 0)
-		r = jail_thread_filter_new(device_thread_calls,
-					   daemon_calls_count(device_thread_calls), &vmm->filter);
 	if (r < 0) {
 		const char *text = why[0] ? why : strerror(-r);
 
@@ -163,10 +160,11 @@ static int begin(struct vmm *vmm)
 	int r = daemon_follow_console(vmm, kvm_engine_take_console(vmm->machine));
 
 	if (r == 0)
-		r = kvm_engine_start(vmm->machine, &vmm->loop);
+		r = kvm_engine_start(vmm->machine, &vmm->loop,
+				     &vmm_filters[VMM_FILTER_VCPU_THREAD]);
 	/* The threads are there. */
 	if (r == 0)
-		r = jail_thread_filter_enter(vmm->filter);
+		r = jail_filter_enter_thread(&vmm_filters[VMM_FILTER_DEVICE_THREAD]);
 	if (r == 0)
 		kvm_engine_resume(vmm->machine);
 	return r;
@@ -211,7 +209,6 @@ static void release(struct vmm *vmm)
 	balloon_device_free(vmm->balloon);
 	entropy_device_free(vmm->entropy);
 	virtio_vsock_free(vmm->vsock);
-	jail_thread_filter_free(vmm->filter);
 }
 
 const struct vmm_form in_process_form = {
@@ -221,5 +218,5 @@ const struct vmm_form in_process_form = {
 	.control = control,
 	.end = end,
 	.release = release,
-	.syscall_sets = in_process_calls,
+	.filter = VMM_FILTER_IN_PROCESS,
 };

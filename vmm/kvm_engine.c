@@ -64,7 +64,6 @@ struct kvm_machine {
 	struct slot slots[PLATFORM_VIRTIO_MAX];
 	unsigned slot_count;
 	struct kvm_vcpus *vcpus;
-	struct jail_thread_filter *vcpu_filter;
 	struct event_source wake;      /* eventfd: a vCPU left an outcome */
 	struct event_source continued; /* signalfd: SIGCONT */
 	struct outcome outcome;
@@ -528,11 +527,6 @@ int kvm_engine_complete(struct kvm_machine *engine, char *why, size_t size)
 
 	if (r == 0)
 		r = kvm_vcpus_new(&setup, &engine->vcpus, &step);
-	if (r == 0) {
-		step = "filter for vCPU threads";
-		r = jail_thread_filter_new(vcpu_thread_calls, daemon_calls_count(vcpu_thread_calls),
-					   &engine->vcpu_filter);
-	}
 	if (r == -E2BIG)
 		(void)snprintf(why, size, "the kernel's command line is longer than %d bytes",
 			       BOOT_COMMAND_LINE_MAX - 1);
@@ -562,7 +556,6 @@ void kvm_engine_free(struct kvm_machine *engine)
 	}
 	kvm_vm_release(&engine->vm);
 	guest_memory_release(&engine->memory);
-	jail_thread_filter_free(engine->vcpu_filter);
 	serial_port_release(&engine->serial);
 	close_if_open(engine->serial_interrupt_fd);
 	close_if_open(engine->console[0]);
@@ -614,7 +607,8 @@ static void on_continued(struct event_source *source, uint32_t events)
 		kvm_vcpus_tell_clock(engine->vcpus);
 }
 
-int kvm_engine_start(struct kvm_machine *engine, struct event_loop *loop)
+int kvm_engine_start(struct kvm_machine *engine, struct event_loop *loop,
+		     const struct jail_filter *filter)
 {
 	int r;
 
@@ -625,7 +619,7 @@ int kvm_engine_start(struct kvm_machine *engine, struct event_loop *loop)
 		r = event_loop_add(loop, &engine->continued, EPOLLIN);
 	for (unsigned i = 0; r == 0 && i < engine->slot_count; i++)
 		r = virtio_mmio_start(engine->slots[i].transport, loop);
-	return r < 0 ? r : kvm_vcpus_start(engine->vcpus, engine->vcpu_filter);
+	return r < 0 ? r : kvm_vcpus_start(engine->vcpus, filter);
 }
 
 int kvm_engine_run_devices(struct kvm_machine *engine)

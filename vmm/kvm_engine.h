@@ -20,6 +20,7 @@
 #define VMM_KVM_ENGINE_H
 
 #include "base/event_loop.h"
+#include "jail/jail.h"
 #include "vmm/engine.h"
 #include "vmm/virtio_device.h"
 
@@ -64,9 +65,10 @@ int kvm_engine_add_device(struct kvm_machine *engine,
  * explanation. */
 int kvm_engine_complete(struct kvm_machine *engine, char *why, size_t size);
 
-/* Starts the threads, which lock themselves and rest until kvm_engine_resume(). Returns 0, or a
- * negative errno. */
-int kvm_engine_start(struct kvm_machine *engine, struct event_loop *loop);
+/* Starts the threads, which lock themselves by the filter and rest until kvm_engine_resume().
+ * Returns 0, or a negative errno. */
+int kvm_engine_start(struct kvm_machine *engine, struct event_loop *loop,
+		     const struct jail_filter *filter);
 /* After each round of the event loop: 1 when a device has more to do at once, else 0. */
 int kvm_engine_run_devices(struct kvm_machine *engine);
 /* The observer is told when all vCPUs rest. Resuming what runs does nothing. */

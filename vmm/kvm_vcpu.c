@@ -39,7 +39,7 @@ struct vcpu {
 
 struct kvm_vcpus {
 	struct kvm_vcpus_setup setup;
-	const struct jail_thread_filter *filter;
+	const struct jail_filter *filter;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	_Atomic enum wanted wanted;
@@ -241,7 +241,7 @@ static void *vcpu_main(void *argument)
 	(void)sigaddset(&kick, kick_signal());
 	(void)pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 	if (all->filter)
-		r = jail_thread_filter_enter(all->filter);
+		r = jail_filter_enter_thread(all->filter);
 	(void)pthread_mutex_lock(&all->lock);
 	all->ready++;
 	if (r < 0)
@@ -379,7 +379,7 @@ static int start_threads(struct kvm_vcpus *vcpus)
 	return -error;
 }
 
-int kvm_vcpus_start(struct kvm_vcpus *vcpus, const struct jail_thread_filter *filter)
+int kvm_vcpus_start(struct kvm_vcpus *vcpus, const struct jail_filter *filter)
 {
 	int r;
 

@@ -56,7 +56,7 @@ int kvm_vcpus_descriptor(const struct kvm_vcpus *vcpus, unsigned index);
 
 /* Starts the threads, which enter `filter` (NULL: none) and wait. Returns once all of them have, 0
  * or a negative errno. */
-int kvm_vcpus_start(struct kvm_vcpus *vcpus, const struct jail_thread_filter *filter);
+int kvm_vcpus_start(struct kvm_vcpus *vcpus, const struct jail_filter *filter);
 /* None of these waits. */
 void kvm_vcpus_run(struct kvm_vcpus *vcpus);
 void kvm_vcpus_pause(struct kvm_vcpus *vcpus);

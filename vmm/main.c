@@ -32,8 +32,6 @@
 #define CONSOLE_KEPT_MAX (1024 * 1024)
 #define SPARE_DESCRIPTORS 64
 #define COMMON_DESCRIPTORS 5 /* that the command line may name, beside disks */
-#define COMMON_SETS 3
-#define SETS_MAX 16
 
 static const char *ending_name(enum ending ending)
 {
@@ -236,9 +234,6 @@ static int follow_control(struct vmm *vmm)
 static int lock(struct vmm *vmm, int directory)
 {
 	const struct vmm_form *form = vmm->form;
-	const size_t form_sets = daemon_calls_count(form->syscall_sets);
-	const struct jail_syscall_set *sets[SETS_MAX] = { &jail_calls_process, &vsock_muxer_calls,
-							  &daemon_calls };
 	const struct jail_rlimit rlimits[] = {
 		{ RLIMIT_CORE, 0 },
 		{ RLIMIT_NOFILE, vmm->connections_max + SPARE_DESCRIPTORS },
@@ -246,8 +241,7 @@ static int lock(struct vmm *vmm, int directory)
 	};
 	const struct jail_spec spec = {
 		.component = DAEMON_COMPONENT,
-		.syscall_sets = sets,
-		.syscall_set_count = COMMON_SETS + form_sets,
+		.filter = &vmm_filters[form->filter],
 		.scope_allowed = form->scope_allowed,
 		.rlimits = rlimits,
 		.rlimit_count = sizeof(rlimits) / sizeof(rlimits[0]),
@@ -261,8 +255,6 @@ static int lock(struct vmm *vmm, int directory)
 	char text[JAIL_REPORT_TEXT_MAX];
 	int r;
 
-	for (size_t i = 0; i < form_sets; i++)
-		sets[COMMON_SETS + i] = form->syscall_sets[i];
 	r = jail_enter(&spec, &report);
 	if (r < 0) {
 		log_error("cannot lock the vsock device: stage %s: %s; not running the guest",

@@ -6,7 +6,7 @@
 #include "jail/calls.h"
 #include "jail/jail.h"
 #include "vmm/boot_layout.h"
-#include "vmm/daemon_calls.h"
+#include "vmm/filters.h"
 #include "vmm/guest_ram.h"
 #include "vmm/kvm_cpu_state.h"
 #include "vmm/kvm_vcpu.h"
@@ -592,25 +592,16 @@ PAYLOAD(poke, "out %al, $0x51\n"
 	      "1: hlt\n jmp 1b");
 
 /* Locks a process as matchlock-vmm does, and starts the vCPU threads in it. */
-static struct jail_thread_filter *lock_process(void)
+static void lock_process(void)
 {
-	const struct jail_syscall_set *sets[16] = { &jail_calls_process, &daemon_calls };
-	size_t count = daemon_calls_count(in_process_calls);
-	struct jail_thread_filter *vcpu_filter = NULL, *device_filter = NULL;
 	struct jail_report report;
 	struct jail_spec spec = { .component = "test",
-				  .syscall_sets = sets,
-				  .syscall_set_count = 2 + count,
+				  .filter = &vmm_filters[VMM_FILTER_IN_PROCESS],
 				  .keep_all_fds = true };
 
-	memcpy(sets + 2, in_process_calls, count * sizeof(sets[0]));
-	if (jail_thread_filter_new(vcpu_thread_calls, daemon_calls_count(vcpu_thread_calls),
-				   &vcpu_filter) < 0 ||
-	    jail_thread_filter_new(device_thread_calls, daemon_calls_count(device_thread_calls),
-				   &device_filter) < 0 ||
-	    jail_enter(&spec, &report) < 0 || kvm_vcpus_start(world.vcpus, vcpu_filter) < 0)
+	if (jail_enter(&spec, &report) < 0 ||
+	    kvm_vcpus_start(world.vcpus, &vmm_filters[VMM_FILTER_VCPU_THREAD]) < 0)
 		_exit(101);
-	return device_filter;
 }
 
 /* What becomes of a process one of whose threads makes a call. */
@@ -625,19 +616,17 @@ static int fate(bool on_vcpu, long (*call)(void))
 	make_vcpus(1);
 	child = fork();
 	if (child == 0) {
-		struct jail_thread_filter *filter;
-
 		/* A machine belongs to the process that made it. */
 		kvm_vcpus_free(world.vcpus);
 		kvm_vm_release(&world.vm);
 		open_machine();
 		make_vcpus(1);
-		filter = lock_process();
+		lock_process();
 		if (on_vcpu) {
 			kvm_vcpus_run(world.vcpus);
 			await(&world.done);
 		} else {
-			if (jail_thread_filter_enter(filter) < 0)
+			if (jail_filter_enter_thread(&vmm_filters[VMM_FILTER_DEVICE_THREAD]) < 0)
 				_exit(102);
 			(void)call();
 		}

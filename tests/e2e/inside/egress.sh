@@ -141,7 +141,9 @@ language_clients() {
 				}
 			}
 		JAVA
-		same "java, its HTTP client" hello "$(java Fetch.java "$tls/hello" 2>&1)"
+		same "java, its HTTP client" "hello, status 0" \
+			"$(java Fetch.java "$tls/hello" 2>java.log), status $?"
+		cat java.log hs_err*.log 2>/dev/null | head -n 60 | sed 's/^/# /'
 	elif have keytool && [ -e /etc/ssl/certs/java/cacerts ]; then
 		keytool -list -cacerts -storepass changeit -alias matchlock >keytool.log 2>&1
 		ok "java's store holds the certificate" $?
