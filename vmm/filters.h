@@ -1,7 +1,7 @@
 /*
  * The filters of system calls that matchlock-vmm locks itself by, compiled when it is built:
- * compile_filters/main.c writes filters.c into the build from the lists of daemon_calls.h and
- * child_form.c. Each start is spared the compiling, and what is in force can be read beforehand.
+ * compile_filters/main.c writes filters.c into the build from the lists of daemon_calls.h. Each
+ * start is spared the compiling, and what is in force can be read beforehand.
  */
 #ifndef VMM_FILTERS_H
 #define VMM_FILTERS_H
