@@ -1,6 +1,7 @@
 /* jail/jail.h, "filters": what is compiled beforehand and then locks a process or a thread. */
 #include "base/checked.h"
 #include "jail/jail.h"
+#include "tests/unit/child_outcome.h"
 
 #include <check.h>
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 static const struct jail_syscall calls[] = { JAIL_CALL(SYS_geteuid) };
@@ -35,19 +35,6 @@ static int enter(const struct jail_filter *filter, struct jail_report *report)
 					.keep_all_fds = true };
 
 	return jail_enter(&spec, report);
-}
-
-/* How a child that ran `body` ended: its exit status, or 1000 + the signal that killed it. */
-static int outcome(int (*body)(void))
-{
-	pid_t child = fork();
-	int status = 0;
-
-	ck_assert_int_ge(child, 0);
-	if (child == 0)
-		_exit(body());
-	ck_assert_int_eq(waitpid(child, &status, 0), child);
-	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 static void call_unlisted(void)

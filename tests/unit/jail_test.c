@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "jail/calls.h"
 #include "jail/capabilities.h"
+#include "tests/unit/child_outcome.h"
 
 #include <check.h>
 #include <errno.h>
@@ -61,19 +62,6 @@ static int enter(const struct jail_spec *spec, struct jail_report *report)
 		_exit(99);
 	}
 	return 0;
-}
-
-/* How a child that ran `body` ended: its exit status, or 1000 + the signal that killed it. */
-static int outcome(int (*body)(void))
-{
-	pid_t child = fork();
-	int status = 0;
-
-	ck_assert_int_ge(child, 0);
-	if (child == 0)
-		_exit(body());
-	ck_assert_int_eq(waitpid(child, &status, 0), child);
-	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 static void create_file(const char *directory, const char *name)
