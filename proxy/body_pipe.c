@@ -52,8 +52,10 @@ static size_t run_filter(struct body_pipe *pipe, size_t index, bool is_last)
 	is_last = is_last && length == byte_buffer_length(in);
 	if (pipe->filters_ended > index || (length == 0 && !is_last))
 		return 0;
-	if (filter->feed_buffer && length > 0 && length == byte_buffer_length(in) &&
-	    byte_buffer_length(out) == 0)
+	/* It would be copied behind what does not go on yet. */
+	if (filter->feed_buffer && length > 0 && byte_buffer_length(out) > 0)
+		return 0;
+	if (filter->feed_buffer && length > 0 && length == byte_buffer_length(in))
 		result = filter->feed_buffer(filter, in, is_last, out);
 	else
 		result = filter->feed(filter, byte_buffer_front(in), length, is_last, out);

@@ -16,12 +16,13 @@
  * of it locked memory. So a state has its first child and its next sibling, and only the start,
  * where most bytes of an ordinary stream stay, has a table.
  *
- * To stay there is cheaper still. A byte is skipped when it and the next one together begin no
- * pattern, which few pairs do. Where the processor has AVX2, 32 such places are looked at in one
- * go: the bytes that may come first are dealt out to eight buckets, and four tables of half bytes
- * say which buckets a byte may be in as the first and as the second of a pair (the first step of
- * Hyperscan's "Teddy"; Wang et al., NSDI 2019, section 4.3). That lets some pairs through that are
- * none, so each is looked up.
+ * To stay there is cheaper still. A byte is skipped when it and the next two together begin no
+ * pattern, which few do. Where the processor has AVX2, 32 such places are looked at in one go: the
+ * bytes that may come first are dealt out to eight buckets, and four tables of half bytes say which
+ * buckets a byte may be in as the first and as the second of them (the first step of Hyperscan's
+ * "Teddy"; Wang et al., NSDI 2019, section 4.3). That lets some through that begin none, so each is
+ * looked up, and only there is the third byte looked at: to stop where nothing is costs more than
+ * all the rest.
  *
  * Adding a pattern walks the trie and appends states. Then the failure links are set level by
  * level; the queue that this needs is threaded through the states themselves (`next`), which later
@@ -40,10 +41,10 @@ struct state {
 };
 
 #define PAIRS_SIZE (65536 / 8)
-#define BUCKET_STOP 0u
-#define BUCKET_BEFORE_STOP 1u
-#define BUCKET_OTHER 2u
-#define BUCKETS_OTHER 6u
+#define BUCKETS_OF_STOPS 2u
+#define BUCKET_BEFORE_STOP BUCKETS_OF_STOPS
+#define BUCKET_OTHER (BUCKET_BEFORE_STOP + BUCKETS_OF_STOPS)
+#define BUCKETS_OTHER (8u - BUCKET_OTHER)
 #define HALVES 16u
 
 /* A bit for each bucket, by the lower and the upper half of the byte. */
@@ -57,9 +58,10 @@ struct byte_automaton {
 	bool is_locked;
 	bool has_avx2;
 	bool is_stop[256];
-	bool stops[256];	   /* bytes that may begin a match, and stops */
-	uint8_t pairs[PAIRS_SIZE]; /* two bytes that may, a bit each */
-	struct half_tables first;  /* of a pair */
+	bool begins[256];		 /* bytes that may begin a match */
+	uint8_t first_pairs[PAIRS_SIZE]; /* what may be its first two bytes, a bit each */
+	uint8_t next_pairs[PAIRS_SIZE];	 /* and its second and third */
+	struct half_tables first;	 /* of the first pair */
 	struct half_tables second;
 	uint32_t start[256];
 	uint32_t state_count;
@@ -183,23 +185,66 @@ static bool is_follower(const struct byte_stop *stop, unsigned byte)
 	return stop && (!stop->followers || (byte != 0 && strchr(stop->followers, (int)byte)));
 }
 
-/* Marks which pairs of bytes are more than a false start. */
-static void set_pairs(struct byte_automaton *automaton, const struct byte_stop *stops)
+static void set_beginning(struct byte_automaton *automaton, unsigned first, unsigned second,
+			  unsigned third)
 {
-	for (unsigned byte = 0; byte < 256; byte++) {
-		uint32_t state = automaton->start[byte];
-		const struct byte_stop *stop = find_stop(stops, byte);
-		bool is_start = state != BYTE_AUTOMATON_START;
+	set_pair(automaton->first_pairs, (uint8_t)first, (uint8_t)second);
+	set_pair(automaton->next_pairs, (uint8_t)second, (uint8_t)third);
+}
 
-		automaton->is_stop[byte] = stop != NULL;
-		automaton->stops[byte] = stop || is_start;
-		for (unsigned next = 0; automaton->stops[byte] && next < 256; next++) {
-			if (automaton->states[state].matches || is_follower(stop, next) ||
-			    (is_start && (find_stop(stops, next) ||
-					  find_child(automaton, state, equal_form((uint8_t)next)))))
-				set_pair(automaton->pairs, (uint8_t)byte, (uint8_t)next);
+/* Whether a pattern that has come up to `state`, 0 if it has not, may go on with this byte. */
+static bool may_go_on(const struct byte_automaton *automaton, uint32_t state, unsigned byte)
+{
+	return state != 0 && (automaton->states[state].matches || automaton->is_stop[byte] ||
+			      find_child(automaton, state, equal_form((uint8_t)byte)));
+}
+
+/* What patterns begin with, as they are or up to where a stop comes. */
+static void set_plain_beginnings(struct byte_automaton *automaton, unsigned first,
+				 const struct byte_stop *stops)
+{
+	uint32_t state = automaton->start[first];
+
+	for (unsigned second = 0; second < 256; second++) {
+		const struct byte_stop *stop = find_stop(stops, second);
+		uint32_t child = find_child(automaton, state, equal_form((uint8_t)second));
+
+		for (unsigned third = 0; third < 256; third++) {
+			if (automaton->states[state].matches || is_follower(stop, third) ||
+			    may_go_on(automaton, child, third))
+				set_beginning(automaton, first, second, third);
 		}
 	}
+}
+
+static void set_beginnings_at_stop(struct byte_automaton *automaton, const struct byte_stop *stop)
+{
+	uint8_t bytes[3] = { (uint8_t)stop->byte, 0, 0 };
+
+	for (unsigned second = 0; second < 256; second++) {
+		if (!is_follower(stop, second))
+			continue;
+		bytes[1] = (uint8_t)second;
+		for (unsigned third = 0; third < 256; third++) {
+			bytes[2] = (uint8_t)third;
+			if (!stop->may_begin || stop->may_begin(bytes, automaton->begins))
+				set_beginning(automaton, bytes[0], second, third);
+		}
+	}
+}
+
+static void set_beginnings(struct byte_automaton *automaton, const struct byte_stop *stops)
+{
+	for (unsigned byte = 0; byte < 256; byte++) {
+		automaton->is_stop[byte] = find_stop(stops, byte) != NULL;
+		automaton->begins[byte] = automaton->start[byte] != BYTE_AUTOMATON_START;
+	}
+	for (unsigned byte = 0; byte < 256; byte++) {
+		if (automaton->begins[byte])
+			set_plain_beginnings(automaton, byte, stops);
+	}
+	for (; stops && stops->byte != 0; stops++)
+		set_beginnings_at_stop(automaton, stops);
 }
 
 static void add_to_bucket(struct half_tables *tables, unsigned byte, unsigned bucket)
@@ -208,26 +253,29 @@ static void add_to_bucket(struct half_tables *tables, unsigned byte, unsigned bu
 	tables->high[byte / HALVES] |= (uint8_t)(1U << bucket);
 }
 
-/* Stops have a bucket as the first and one as the second of a pair, so that the others let less
+/* Each stop has a bucket as the first and one as the second of a pair, so that the others let less
  * through. */
 static void set_buckets(struct byte_automaton *automaton, const struct byte_stop *stops)
 {
 	unsigned next = 0;
 
-	for (unsigned byte = 0; byte < 256; byte++) {
-		bool is_stop = find_stop(stops, byte) != NULL;
-		unsigned bucket = is_stop ? BUCKET_STOP : BUCKET_OTHER + next % BUCKETS_OTHER;
+	for (unsigned first = 0; first < 256; first++) {
+		const struct byte_stop *stop = find_stop(stops, first);
+		unsigned own = stop ? (unsigned)(stop - stops) % BUCKETS_OF_STOPS
+				    : BUCKET_OTHER + next % BUCKETS_OTHER;
 
-		if (!automaton->stops[byte])
-			continue;
-		next += is_stop ? 0 : 1;
-		add_to_bucket(&automaton->first, byte, bucket);
-		add_to_bucket(&automaton->first, byte, BUCKET_BEFORE_STOP);
+		next += !stop && automaton->begins[first];
 		for (unsigned second = 0; second < 256; second++) {
-			if (!has_pair(automaton->pairs, (uint8_t)byte, (uint8_t)second))
+			const struct byte_stop *before = stop ? NULL : find_stop(stops, second);
+			unsigned bucket = own;
+
+			if (!has_pair(automaton->first_pairs, (uint8_t)first, (uint8_t)second))
 				continue;
-			add_to_bucket(&automaton->second, second,
-				      find_stop(stops, second) ? BUCKET_BEFORE_STOP : bucket);
+			if (before)
+				bucket = BUCKET_BEFORE_STOP +
+					 (unsigned)(before - stops) % BUCKETS_OF_STOPS;
+			add_to_bucket(&automaton->first, first, bucket);
+			add_to_bucket(&automaton->second, second, bucket);
 		}
 	}
 }
@@ -263,7 +311,7 @@ int byte_automaton_new(const struct byte_pattern *patterns, size_t count,
 	for (size_t i = 0; i < count; i++)
 		add_pattern(automaton, &patterns[i]);
 	set_links(automaton);
-	set_pairs(automaton, stops);
+	set_beginnings(automaton, stops);
 	set_buckets(automaton, stops);
 	automaton->has_avx2 = __builtin_cpu_supports("avx2");
 	*ret_automaton = automaton;
@@ -369,13 +417,20 @@ __attribute__((target("avx2"))) static __m256i buckets_of(const struct half_tabl
 				_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(high), upper));
 }
 
-/* Goes on by blocks, up to a place where a match may begin or less than a block before the end. */
+static bool may_begin_at(const struct byte_automaton *automaton, const uint8_t *bytes)
+{
+	return has_pair(automaton->first_pairs, bytes[0], bytes[1]) &&
+	       has_pair(automaton->next_pairs, bytes[1], bytes[2]);
+}
+
+/* Goes on by blocks, up to a place where a match may begin or less than a block and two bytes
+ * before the end. */
 __attribute__((target("avx2"))) static size_t skip_blocks(const struct byte_automaton *automaton,
 							  const uint8_t *data, size_t length)
 {
 	size_t at = 0;
 
-	for (; at + sizeof(__m256i) < length; at += sizeof(__m256i)) {
+	for (; at + sizeof(__m256i) + 1 < length; at += sizeof(__m256i)) {
 		__m256i first = _mm256_loadu_si256((const __m256i_u *)(data + at));
 		__m256i second = _mm256_loadu_si256((const __m256i_u *)(data + at + 1));
 		__m256i both = _mm256_and_si256(buckets_of(&automaton->first, first),
@@ -386,7 +441,7 @@ __attribute__((target("avx2"))) static size_t skip_blocks(const struct byte_auto
 		for (; found != 0; found &= found - 1) {
 			size_t place = at + (size_t)__builtin_ctz(found);
 
-			if (has_pair(automaton->pairs, data[place], data[place + 1]))
+			if (may_begin_at(automaton, data + place))
 				return place;
 		}
 	}
@@ -398,9 +453,11 @@ size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t
 {
 	size_t at = automaton->has_avx2 ? skip_blocks(automaton, data, length) : 0;
 
-	while (at + 1 < length && !has_pair(automaton->pairs, data[at], data[at + 1]))
+	while (at + 2 < length && !may_begin_at(automaton, data + at))
 		at++;
-	if (at + 1 == length && !automaton->stops[data[at]])
+	if (at + 2 == length && !has_pair(automaton->first_pairs, data[at], data[at + 1]))
+		at++;
+	if (at + 1 == length && !automaton->begins[data[at]] && !automaton->is_stop[data[at]])
 		at++;
 	return at;
 }

@@ -29,11 +29,13 @@ struct byte_pattern {
 	uint32_t tag;  /* what a match reports; below 2^31 */
 };
 
-/* A byte that the caller reads as something else when one of `followers` comes after it: it is not
- * skipped then, nor is what may begin a match right before it. */
+/* A byte that the caller reads as something else when one of `followers` comes after it: what may
+ * begin a match right before it is not skipped then, nor is the byte itself where `may_begin` says
+ * so of it and the two after it. `begins` says it of every byte that is read as it is. */
 struct byte_stop {
 	char byte;	       /* 0 ends a list of these */
 	const char *followers; /* NULL: any byte */
+	bool (*may_begin)(const uint8_t bytes[3], const bool begins[256]); /* NULL: always */
 };
 
 struct byte_automaton;

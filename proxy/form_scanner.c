@@ -1,5 +1,7 @@
 #include "proxy/form_scanner.h"
 
+#include "base/checked.h"
+
 #include <string.h>
 
 /*
@@ -9,7 +11,7 @@
  * occurred stands where the stream itself does, in the same state, and costs nothing: it parts from
  * the first view at a byte that may begin an escape of its kind, and joins it again when both are
  * in the same state at the same place. So ordinary text is stepped through once, and text without
- * any byte that begins a pattern is only skipped over.
+ * any byte that begins a pattern is only skipped over, escapes that stand for none included.
  *
  * A cursor remembers where in the stream the bytes of its state's depth begin. When a failure link
  * makes the depth smaller, that place moves on by as many tokens, which are read again from the
@@ -18,12 +20,7 @@
 
 #define HEX_DIGITS "0123456789abcdefABCDEF"
 #define JSON_ESCAPES "\"\\/bfnrt"
-
-const struct byte_stop form_escape_stops[] = {
-	{ '%', HEX_DIGITS },
-	{ '\\', JSON_ESCAPES "u" },
-	{ 0, NULL },
-};
+#define ESCAPES_ALL (FORM_ESCAPE_PERCENT | FORM_ESCAPE_JSON)
 
 static int hex_value(uint8_t byte)
 {
@@ -96,6 +93,25 @@ size_t form_token(const uint8_t *data, size_t length, unsigned escapes, bool is_
 	*ret_byte = value < 0x80 ? (uint8_t)value : 0xff;
 	return size;
 }
+
+/* Of an escape, by its first three bytes. */
+static bool may_begin(const uint8_t bytes[3], const bool begins[256])
+{
+	uint8_t byte;
+
+	if (bytes[1] == 'u')
+		return hex_value(bytes[2]) >= 0 && (bytes[2] == '0' || begins[0xff]);
+	/* What comes behind two backslashes depends on how many there are. */
+	if (bytes[1] == '\\')
+		return true;
+	return form_token(bytes, 3, ESCAPES_ALL, true, &byte) > 1 && begins[byte];
+}
+
+const struct byte_stop form_escape_stops[] = {
+	{ '%', HEX_DIGITS, may_begin },
+	{ '\\', JSON_ESCAPES "u", may_begin },
+	{ 0, NULL, NULL },
+};
 
 void form_token_write(uint8_t *target, size_t token_length, uint8_t byte)
 {
@@ -296,22 +312,55 @@ size_t form_scanner_beginning(const struct form_scanner *scanner, unsigned view,
 	return byte_automaton_depth(scanner->automaton, cursor->state);
 }
 
-/* Over what begins no match, and over bytes that begin escapes where these do not go on as such:
- * they are themselves in all views. */
+static bool is_introducer(uint8_t byte)
+{
+	return byte == '%' || byte == '\\';
+}
+
+/* Where the escape begins that `at` lies within, or that the end cuts off; or `at`. Nothing before
+ * `from` is part of one. */
+static size_t escape_around(const uint8_t *data, size_t length, size_t from, size_t at)
+{
+	uint8_t ignored;
+
+	from = MAX_OF(from, at - MIN_OF(at, FORM_ESCAPE_MAX - 1));
+	for (; from < at; from++) {
+		size_t token;
+
+		if (!is_introducer(data[from]))
+			continue;
+		token = form_token(data + from, length - from, ESCAPES_ALL, false, &ignored);
+		if (token == 0 || from + token > at)
+			return from;
+	}
+	return at;
+}
+
+/* Over what begins no match in any view, to where a token of all of them begins. Of a number of
+ * backslashes each pair is one escape; no other escape holds a byte that may begin one. */
 static size_t skip(const struct byte_automaton *automaton, const uint8_t *data, size_t length)
 {
+	size_t from = 0;
 	size_t at = 0;
-	uint8_t byte;
 
 	for (;;) {
+		size_t escape;
+		size_t token;
+		uint8_t byte;
+
 		at += byte_automaton_skip(automaton, data + at, length - at);
-		if (at == length || (data[at] != '%' && data[at] != '\\') ||
+		escape = escape_around(data, length, from, at);
+		if (escape < at)
+			return escape;
+		if (at == length || !is_introducer(data[at]) ||
 		    byte_automaton_step(automaton, BYTE_AUTOMATON_START, data[at]) !=
-			    BYTE_AUTOMATON_START ||
-		    form_token(data + at, length - at, FORM_ESCAPE_PERCENT | FORM_ESCAPE_JSON,
-			       false, &byte) != 1)
+			    BYTE_AUTOMATON_START)
 			return at;
-		at++;
+		token = form_token(data + at, length - at, ESCAPES_ALL, false, &byte);
+		if (token != 1 && !(token == 2 && byte == '\\'))
+			return at;
+		at += token;
+		from = at;
 	}
 }
 

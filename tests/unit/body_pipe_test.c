@@ -101,6 +101,61 @@ START_TEST(room_that_a_late_flush_makes_is_used)
 }
 END_TEST
 
+struct fake_filter {
+	struct body_filter filter; /* first */
+	size_t copied;
+	size_t moved;
+};
+
+static int feed(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
+		struct byte_buffer *out)
+{
+	(void)is_last;
+	((struct fake_filter *)filter)->copied += length;
+	return byte_buffer_append(out, data, length);
+}
+
+static int feed_buffer(struct body_filter *filter, struct byte_buffer *in, bool is_last,
+		       struct byte_buffer *out)
+{
+	(void)is_last;
+	ck_assert_uint_eq(byte_buffer_length(out), 0);
+	((struct fake_filter *)filter)->moved += byte_buffer_length(in);
+	byte_buffer_move(in, out);
+	return 0;
+}
+
+static void free_nothing(struct body_filter *filter)
+{
+	(void)filter;
+}
+
+/* A reader that is slow costs no copies. */
+START_TEST(what_comes_behind_what_waits_is_not_copied)
+{
+	struct fake_filter filter = {
+		.filter = { .feed = feed, .free = free_nothing, .feed_buffer = feed_buffer }
+	};
+	const size_t length = 300001;
+	struct fake_leg from = make_leg(length);
+	struct fake_leg to = make_leg(0);
+	struct body_pipe pipe;
+
+	body_pipe_init(&pipe);
+	body_pipe_add(&pipe, &filter.filter);
+	for (int turn = 0; turn < 100 && pipe.state == BODY_PIPE_OPEN; turn++) {
+		to.room = 7777;
+		to.room_after_flush = 0;
+		body_pipe_move(&pipe, &from.leg, &to.leg);
+	}
+	ck_assert_int_eq(pipe.state, BODY_PIPE_ENDED);
+	ck_assert_uint_eq(to.taken, length);
+	ck_assert_uint_eq(filter.moved, length);
+	ck_assert_uint_eq(filter.copied, 0);
+	body_pipe_release(&pipe);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("body_pipe");
@@ -109,6 +164,7 @@ int main(void)
 	int failed;
 
 	tcase_add_test(all, room_that_a_late_flush_makes_is_used);
+	tcase_add_test(all, what_comes_behind_what_waits_is_not_copied);
 	suite_add_tcase(suite, all);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -127,27 +127,76 @@ START_TEST(a_match_that_is_over_holds_nothing)
 }
 END_TEST
 
-static const struct byte_stop stops[] = { { '%', NULL }, { '$', "xyz" }, { 0, NULL } };
-
-START_TEST(only_what_begins_a_pattern_is_not_skipped)
+/* Of "&1c", which is read as c. */
+static bool may_begin(const uint8_t bytes[3], const bool begins[256])
 {
-	static const struct byte_pattern patterns[] = { PATTERN("ab-d", 1), PATTERN("x", 2) };
-	struct byte_automaton *automaton;
-	static const struct {
-		const char *text;
-		size_t skipped;
-	} samples[] = {
-		{ "", 0 },    { "qqq", 3 }, { "qqab", 2 }, { "qqac", 4 }, { "qqaa", 3 },
-		{ "qqx", 2 }, { "qxq", 1 }, { "q%q", 1 },  { "qq%", 2 },  { "aaab", 2 },
-		{ "qa%", 1 }, { "q$q", 3 }, { "q$y", 1 },  { "qq$", 2 },  { "qa$q", 1 },
-	};
+	ck_assert_mem_eq(bytes, "&1", 2);
+	return begins[bytes[2]];
+}
 
-	ck_assert_int_eq(byte_automaton_new(patterns, 2, stops, false, &automaton), 0);
-	for (size_t i = 0; i < ARRAY_LENGTH(samples); i++)
+static const struct byte_stop any_percent[] = { { '%', NULL, NULL }, { 0, NULL, NULL } };
+static const struct byte_stop stops[] = {
+	{ '$', "xyz", NULL },
+	{ '&', "1", may_begin },
+	{ 0, NULL, NULL },
+};
+
+struct skip_sample {
+	const char *text;
+	size_t skipped;
+};
+
+static void expect_skips(const struct byte_pattern *patterns, size_t count,
+			 const struct byte_stop *with, const struct skip_sample *samples,
+			 size_t sample_count)
+{
+	struct byte_automaton *automaton;
+
+	ck_assert_int_eq(byte_automaton_new(patterns, count, with, false, &automaton), 0);
+	for (size_t i = 0; i < sample_count; i++)
 		ck_assert_msg(byte_automaton_skip(automaton, (const uint8_t *)samples[i].text,
 						  strlen(samples[i].text)) == samples[i].skipped,
 			      "%s", samples[i].text);
 	byte_automaton_release(automaton);
+}
+
+START_TEST(only_what_begins_a_pattern_is_not_skipped)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("ab-d", 1) };
+	static const struct skip_sample samples[] = {
+		{ "", 0 },	{ "qqq", 3 },	 { "qqab", 2 },	 { "qqac", 4 },	 { "qqaa", 3 },
+		{ "qqaaq", 5 }, { "aaab", 2 },	 { "qabq", 4 },	 { "qab-q", 1 }, { "qab+q", 1 },
+		{ "qab_q", 5 }, { "q$q", 3 },	 { "q$y", 1 },	 { "qq$", 2 },	 { "qa$q", 4 },
+		{ "qa$y", 1 },	{ "qa$", 1 },	 { "qab$q", 1 }, { "q&1q", 4 },	 { "q&1a", 1 },
+		{ "q&2a", 3 },	{ "q&2aq", 5 },	 { "q&1", 1 },	 { "qa&1q", 1 }, { "qa&2q", 5 },
+		{ "qq&", 2 },	{ "q&1qab", 4 },
+	};
+
+	expect_skips(patterns, ARRAY_LENGTH(patterns), stops, samples, ARRAY_LENGTH(samples));
+}
+END_TEST
+
+START_TEST(a_pattern_of_one_byte_or_two_is_not_skipped)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("x", 1), PATTERN("ab", 2) };
+	static const struct skip_sample samples[] = {
+		{ "qqx", 2 },  { "qxq", 1 },  { "qxqq", 1 }, { "qqq", 3 },    { "qab", 1 },
+		{ "qabq", 1 }, { "qacq", 4 }, { "q&1x", 1 }, { "q&1xqq", 1 }, { "q&qqqq", 6 },
+	};
+
+	expect_skips(patterns, ARRAY_LENGTH(patterns), stops, samples, ARRAY_LENGTH(samples));
+}
+END_TEST
+
+START_TEST(a_stop_may_be_read_with_any_byte)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("ab-d", 1) };
+	static const struct skip_sample samples[] = {
+		{ "q%q", 1 },  { "qq%", 2 },   { "q%qq", 1 }, { "qa%", 1 },
+		{ "qa%q", 1 }, { "qab%q", 1 }, { "qac", 3 },
+	};
+
+	expect_skips(patterns, ARRAY_LENGTH(patterns), any_percent, samples, ARRAY_LENGTH(samples));
 }
 END_TEST
 
@@ -188,8 +237,9 @@ START_TEST(no_block_skips_a_match)
 	struct byte_automaton *automaton;
 	size_t blocks = 0;
 
-	ck_assert_int_eq(
-		byte_automaton_new(patterns, ARRAY_LENGTH(patterns), stops, false, &automaton), 0);
+	ck_assert_int_eq(byte_automaton_new(patterns, ARRAY_LENGTH(patterns), any_percent, false,
+					    &automaton),
+			 0);
 	srand(11);
 	for (int round = 0; round < 2000; round++) {
 		char text[400] = "";
@@ -210,6 +260,26 @@ START_TEST(no_block_skips_a_match)
 		blocks += skipped >= 32;
 	}
 	ck_assert_uint_gt(blocks, 100);
+	byte_automaton_release(automaton);
+}
+END_TEST
+
+START_TEST(nothing_is_read_past_the_end)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("ab-d", 1) };
+	struct byte_automaton *automaton;
+
+	ck_assert_int_eq(byte_automaton_new(patterns, 1, NULL, false, &automaton), 0);
+	for (size_t length = 2; length < 140; length++) {
+		uint8_t *text = malloc(length);
+
+		ck_assert_ptr_nonnull(text);
+		memset(text, 'q', length);
+		ck_assert_uint_eq(byte_automaton_skip(automaton, text, length), length);
+		memcpy(text + length - 2, "ab", 2);
+		ck_assert_uint_eq(byte_automaton_skip(automaton, text, length), length - 2);
+		free(text);
+	}
 	byte_automaton_release(automaton);
 }
 END_TEST
@@ -303,7 +373,10 @@ int main(void)
 	tcase_add_test(tests, depth_is_what_may_still_become_a_match);
 	tcase_add_test(tests, a_match_that_is_over_holds_nothing);
 	tcase_add_test(tests, only_what_begins_a_pattern_is_not_skipped);
+	tcase_add_test(tests, a_pattern_of_one_byte_or_two_is_not_skipped);
+	tcase_add_test(tests, a_stop_may_be_read_with_any_byte);
 	tcase_add_test(tests, no_block_skips_a_match);
+	tcase_add_test(tests, nothing_is_read_past_the_end);
 	tcase_add_test(tests, it_finds_what_a_plain_search_finds);
 	tcase_add_test(tests, limits_are_kept);
 	suite_add_tcase(suite, tests);

@@ -41,7 +41,7 @@ static void tear_down(void)
 }
 
 struct finds {
-	struct form_match list[64];
+	struct form_match list[1024];
 	size_t count;
 };
 
@@ -148,6 +148,15 @@ START_TEST(json_escapes_are_undone)
 }
 END_TEST
 
+/* Nothing begins in the middle of an escape, wherever that is cut off. */
+START_TEST(an_escape_is_read_from_its_beginning)
+{
+	expect_nothing("%04%622f782b3951372d7a77");
+	expect("%0 4%622f782b3951372d7a77", SECRET_FORM_HEX_LOWER, 3, 22);
+	expect("%044%622f782b3951372d7a77", SECRET_FORM_HEX_LOWER, 3, 22);
+}
+END_TEST
+
 START_TEST(both_are_undone_together)
 {
 	expect("K\\/x%2B9Q7-zw", SECRET_FORM_RAW, 0, 13);
@@ -225,6 +234,147 @@ START_TEST(no_more_is_kept_than_may_match)
 }
 END_TEST
 
+/* ---- against a plain reading ------------------------------------------------------------------
+ */
+
+#define TEXTS 3
+#define TEXT_SIZE 10
+
+/* Pieces of escapes, of what looks like one, and of what stands in the patterns' way. */
+static const char *const pieces[] = {
+	"%",	 "\\",	"\\\\", "%4",  "%41", "%61",	 "\\u0041",
+	"\\u00", "\\u", "\\/",	"\\n", "4",   "1",	 "a",
+	"b",	 "%%",	"%62",	"/",   "%2f", "-",	 "+",
+	"%zz",	 "\\z", "u",	"0",   "41",  "\\u4141", "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz",
+};
+
+static size_t write_escaped(char *text, char byte)
+{
+	switch (rand() % 6) {
+	case 0:
+		return (size_t)sprintf(text, "%%%02x", byte);
+	case 1:
+		return (size_t)sprintf(text, "%%%02X", byte);
+	case 2:
+		return (size_t)sprintf(text, "\\u00%02x", byte);
+	default:
+		*text = byte;
+		return 1;
+	}
+}
+
+static void make_text(char texts[TEXTS][TEXT_SIZE], char *text)
+{
+	size_t used = 0;
+
+	for (int i = rand() % 40; i >= 0; i--) {
+		const char *piece = pieces[(size_t)rand() % ARRAY_LENGTH(pieces)];
+
+		if (rand() % 3 > 0) {
+			used += (size_t)sprintf(text + used, "%s", piece);
+			continue;
+		}
+		piece = texts[rand() % TEXTS];
+		for (size_t j = 0, end = (size_t)rand() % (strlen(piece) + 1); j < end; j++)
+			used += write_escaped(text + used, piece[j]);
+	}
+	text[used] = '\0';
+}
+
+static char equal_form(uint8_t byte)
+{
+	return (char)(byte == '-' || byte == ' ' ? '+' : byte == '_' ? '/' : byte);
+}
+
+/* Every match, by reading the whole text in each view and comparing at each of its tokens. */
+static void read_plainly(const struct byte_pattern *patterns, const char *text, struct finds *finds)
+{
+	static uint64_t starts[2048];
+	static char bytes[2048];
+
+	finds->count = 0;
+	for (unsigned view = 0; view < FORM_VIEWS; view++) {
+		size_t count = 0;
+		size_t at = 0;
+
+		for (; text[at]; count++) {
+			uint8_t byte;
+
+			starts[count] = at;
+			at += form_token((const uint8_t *)text + at, strlen(text + at), view, true,
+					 &byte);
+			bytes[count] = equal_form(byte);
+		}
+		starts[count] = at;
+		for (size_t i = 0; i < count * TEXTS; i++) {
+			const struct byte_pattern *pattern = &patterns[i % TEXTS];
+			size_t first = i / TEXTS;
+			struct form_match match = { .tag = pattern->tag, .escapes = view };
+			size_t same = 0;
+
+			while (same < pattern->length && first + same < count &&
+			       equal_form(pattern->data[same]) == bytes[first + same])
+				same++;
+			if (same < pattern->length)
+				continue;
+			match.start = starts[first];
+			match.end = starts[first + same];
+			take(finds, &match);
+		}
+	}
+}
+
+static bool has(const struct finds *finds, const struct form_match *match)
+{
+	for (size_t i = 0; i < finds->count; i++) {
+		if (finds->list[i].tag == match->tag && finds->list[i].start == match->start &&
+		    finds->list[i].end == match->end)
+			return true;
+	}
+	return false;
+}
+
+START_TEST(it_finds_what_a_plain_reading_finds)
+{
+	static const char letters[] = "ab41/+c-%\\u0z";
+	static struct finds expected;
+	static struct finds found;
+	size_t total = 0;
+
+	srand(5);
+	for (int round = 0; round < 1500; round++) {
+		char texts[TEXTS][TEXT_SIZE];
+		struct byte_pattern patterns[TEXTS];
+		size_t kinds = rand() % 4 > 0 ? 5 : sizeof(letters) - 1;
+		char text[4096];
+
+		for (uint32_t i = 0; i < TEXTS; i++) {
+			/* None equals another: then only one would be told. */
+			size_t length = 1 + i + TEXTS * ((size_t)rand() % 3U);
+
+			for (size_t j = 0; j < length; j++)
+				texts[i][j] = letters[(size_t)rand() % kinds];
+			texts[i][length] = '\0';
+			patterns[i] = (struct byte_pattern){ (uint8_t *)texts[i], length, i };
+		}
+		byte_automaton_release(automaton);
+		ck_assert_int_eq(
+			byte_automaton_new(patterns, TEXTS, form_escape_stops, false, &automaton),
+			0);
+		make_text(texts, text);
+		read_plainly(patterns, text, &expected);
+		scan(text, 1 + (size_t)rand() % (1 + strlen(text)), &found);
+		ck_assert_msg(found.count == expected.count, "%zu of %zu finds in %s of %s %s %s",
+			      found.count, expected.count, text, texts[0], texts[1], texts[2]);
+		for (size_t i = 0; i < expected.count; i++)
+			ck_assert_msg(has(&found, &expected.list[i]), "%s: %u at %zu", text,
+				      expected.list[i].tag, (size_t)expected.list[i].start);
+		total += found.count;
+	}
+	ck_assert_uint_gt(total, 5000);
+}
+END_TEST
+
 START_TEST(a_token_is_written_in_its_own_length)
 {
 	static const struct {
@@ -261,11 +411,13 @@ int main(void)
 	tcase_add_test(tests, it_is_found_as_it_is);
 	tcase_add_test(tests, percent_escapes_are_undone);
 	tcase_add_test(tests, json_escapes_are_undone);
+	tcase_add_test(tests, an_escape_is_read_from_its_beginning);
 	tcase_add_test(tests, both_are_undone_together);
 	tcase_add_test(tests, base64_is_found_at_each_offset_and_in_both_alphabets);
 	tcase_add_test(tests, base64_is_found_inside_escapes);
 	tcase_add_test(tests, hexadecimal_is_found_in_both_cases);
 	tcase_add_test(tests, no_more_is_kept_than_may_match);
+	tcase_add_test(tests, it_finds_what_a_plain_reading_finds);
 	tcase_add_test(tests, a_token_is_written_in_its_own_length);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
