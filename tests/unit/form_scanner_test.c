@@ -248,22 +248,24 @@ static const char *const pieces[] = {
 	"%zz",	 "\\z", "u",	"0",   "41",  "\\u4141", "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz",
 };
 
-static size_t write_escaped(char *text, char byte)
+#define LONGEST_FORM 8 /* with the NUL */
+
+static size_t write_escaped(char text[LONGEST_FORM], char byte)
 {
 	switch (rand() % 6) {
 	case 0:
-		return (size_t)sprintf(text, "%%%02x", byte);
+		return (size_t)snprintf(text, LONGEST_FORM, "%%%02x", byte);
 	case 1:
-		return (size_t)sprintf(text, "%%%02X", byte);
+		return (size_t)snprintf(text, LONGEST_FORM, "%%%02X", byte);
 	case 2:
-		return (size_t)sprintf(text, "\\u00%02x", byte);
+		return (size_t)snprintf(text, LONGEST_FORM, "\\u00%02x", byte);
 	default:
 		*text = byte;
 		return 1;
 	}
 }
 
-static void make_text(char texts[TEXTS][TEXT_SIZE], char *text)
+static void make_text(char texts[TEXTS][TEXT_SIZE], char *text, size_t size)
 {
 	size_t used = 0;
 
@@ -271,12 +273,13 @@ static void make_text(char texts[TEXTS][TEXT_SIZE], char *text)
 		const char *piece = pieces[(size_t)rand() % ARRAY_LENGTH(pieces)];
 
 		if (rand() % 3 > 0) {
-			used += (size_t)sprintf(text + used, "%s", piece);
+			used += (size_t)snprintf(text + used, size - used, "%s", piece);
 			continue;
 		}
 		piece = texts[rand() % TEXTS];
 		for (size_t j = 0, end = (size_t)rand() % (strlen(piece) + 1); j < end; j++)
 			used += write_escaped(text + used, piece[j]);
+		ck_assert_uint_lt(used + TEXT_SIZE * LONGEST_FORM, size);
 	}
 	text[used] = '\0';
 }
@@ -361,7 +364,7 @@ START_TEST(it_finds_what_a_plain_reading_finds)
 		ck_assert_int_eq(
 			byte_automaton_new(patterns, TEXTS, form_escape_stops, false, &automaton),
 			0);
-		make_text(texts, text);
+		make_text(texts, text, sizeof(text));
 		read_plainly(patterns, text, &expected);
 		scan(text, 1 + (size_t)rand() % (1 + strlen(text)), &found);
 		ck_assert_msg(found.count == expected.count, "%zu of %zu finds in %s of %s %s %s",
