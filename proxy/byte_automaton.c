@@ -209,6 +209,8 @@ static void set_plain_beginnings(struct byte_automaton *automaton, unsigned firs
 		const struct byte_stop *stop = find_stop(stops, second);
 		uint32_t child = find_child(automaton, state, equal_form((uint8_t)second));
 
+		if (!automaton->states[state].matches && !stop && child == 0)
+			continue;
 		for (unsigned third = 0; third < 256; third++) {
 			if (automaton->states[state].matches || is_follower(stop, third) ||
 			    may_go_on(automaton, child, third))
