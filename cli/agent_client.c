@@ -613,8 +613,8 @@ int agent_client_configure(struct agent_client *client, const struct agent_confi
 		return client->broken;
 	if (client->phase != PHASE_READY)
 		return -EINVAL;
-	/* Mounts are the bulk: two texts each. */
-	length = (size_t)65536 + AGENT_MOUNTS_MAX * (AGENT_PATH_MAX + AGENT_TEXT_MAX + 64);
+	length = (size_t)65536 + AGENT_MOUNTS_MAX * (AGENT_PATH_MAX + AGENT_TEXT_MAX + 64) +
+		 AGENT_FILES_MAX * (AGENT_FILE_SIZE_MAX + AGENT_PATH_MAX + 64);
 	frame = malloc(length);
 	if (!frame)
 		return -ENOMEM;
@@ -622,8 +622,8 @@ int agent_client_configure(struct agent_client *client, const struct agent_confi
 	if (length == 0) {
 		snprintf(client->error, sizeof(client->error),
 			 "the guest's configuration breaks a limit of the agent protocol "
-			 "(names of %d bytes, plain absolute paths of %d, %d mounts)",
-			 AGENT_NAME_MAX, AGENT_PATH_MAX, AGENT_MOUNTS_MAX);
+			 "(names of %d bytes, plain absolute paths of %d, %d mounts, files of %d)",
+			 AGENT_NAME_MAX, AGENT_PATH_MAX, AGENT_MOUNTS_MAX, AGENT_FILE_SIZE_MAX);
 		return -EINVAL;
 	}
 	client->phase = PHASE_WAIT_CONFIGURED;

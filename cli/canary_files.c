@@ -54,57 +54,17 @@ static char *aws_text(const struct text_list *placeholders)
 			   key);
 }
 
-/* Whether something of the host's is mounted at the path, above it or below. */
-static bool is_mounted(const struct plan *plan, const char *path)
+static void add(struct guest_files *files, const struct plan *plan, const char *name, char *text)
 {
-	for (size_t i = 0; i < plan->export_count; i++) {
-		const char *guest = plan->exports[i].guest;
-		size_t length = strlen(guest);
-
-		if (plan->exports[i].profile != PLAN_PROFILE_IMAGE &&
-		    strncmp(path, guest, length) == 0 &&
-		    (path[length] == '/' || path[length] == '\0'))
-			return true;
-	}
-	return false;
+	if (text)
+		guest_files_add(files, plan, name, text, strlen(text));
 }
 
-/* Takes over the text. */
-static void add(struct canary_files *files, const struct plan *plan, const char *name, char *text)
+void canary_files_add(struct guest_files *files, const struct plan *plan,
+		      const struct text_list *placeholders)
 {
-	char *path = text_printf("%s/%s", plan->user.home, name);
-
-	if (!text || is_mounted(plan, path)) {
-		free(path);
-		free(text);
+	if (!plan->plants_canaries)
 		return;
-	}
-	files->paths[files->count] = path;
-	files->texts[files->count++] = text;
-}
-
-void canary_files_make(const struct plan *plan, const struct text_list *placeholders,
-		       struct canary_files *ret_files)
-{
-	*ret_files = (struct canary_files){ 0 };
-	if (!plan->home_is_empty || !plan->plants_canaries)
-		return;
-	add(ret_files, plan, ".env", dotenv_text(placeholders));
-	add(ret_files, plan, ".aws/credentials", aws_text(placeholders));
-}
-
-void canary_files_free(struct canary_files *files)
-{
-	for (size_t i = 0; i < files->count; i++) {
-		free(files->paths[i]);
-		free(files->texts[i]);
-	}
-	files->count = 0;
-}
-
-void canary_files_add(const struct canary_files *files, struct agent_config *config)
-{
-	for (size_t i = 0; i < files->count; i++)
-		config->files[config->file_count++] =
-			(struct agent_file){ 0600, files->paths[i], files->texts[i] };
+	add(files, plan, ".env", dotenv_text(placeholders));
+	add(files, plan, ".aws/credentials", aws_text(placeholders));
 }

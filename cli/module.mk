@@ -1,2 +1,2 @@
 $(eval $(call library,cli))
-$(eval $(call program,matchlock,cli,jail wire base,-lseccomp -ljansson -lcyaml -lyaml -lcrypto))
+$(eval $(call program,matchlock,cli,jail wire base,-lseccomp -ljansson -lcyaml -lyaml -lcrypto -lsqlite3))

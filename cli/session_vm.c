@@ -569,19 +569,19 @@ static int await_guest(struct session_vm *vm, const struct plan *plan,
 
 static int configure_guest(struct session_vm *vm, const struct plan *plan, struct problem *problem)
 {
-	struct canary_files canaries;
-	struct agent_config *config;
+	cleanup_guest_files struct guest_files files = { 0 };
+	cleanup_free struct agent_config *config = NULL;
 	int error;
 
-	if (plan->has_network && proxy_daemon_wait_ready(&vm->proxy, problem) < 0)
+	if (plan->has_network &&
+	    (proxy_daemon_wait_ready(&vm->proxy, problem) < 0 ||
+	     guest_files_add_trust(&files, plan, vm->proxy.certificate, problem) < 0))
 		return -1;
+	canary_files_add(&files, plan, &vm->proxy.placeholders);
 	config = allocate(1, sizeof(*config));
 	fill_config(vm, plan, config);
-	canary_files_make(plan, &vm->proxy.placeholders, &canaries);
-	canary_files_add(&canaries, config);
+	guest_files_list(&files, config);
 	error = agent_client_configure(vm->client, config, vm->watch_fd, CONFIGURE_TIMEOUT_MS);
-	free(config);
-	canary_files_free(&canaries);
 	return error < 0 ? boot_problem(vm, error, problem) : 0;
 }
 

@@ -35,7 +35,7 @@ static int write_in(int directory, const char *name, const struct agent_file *fi
 		return errno == EEXIST ? 0 : -errno;
 	if (fchown(fd, config->uid, config->gid) < 0 || fchmod(fd, file->mode) < 0)
 		return -errno;
-	return write_full(fd, file->text, strlen(file->text));
+	return write_full(fd, file->data, file->size);
 }
 
 static int write_one(int home_fd, const struct agent_file *file, const struct agent_config *config)

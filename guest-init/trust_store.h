@@ -6,7 +6,8 @@
  *							are always there, for variables to name.
  *     every bundle that the image has			one more certificate at its end
  *     Java's stores					the same
- *     policies of browsers				browser_policies.h
+ *     policies of browsers				browser_policies.h (NSS's databases, in
+ *							the home, are among CONFIG's files)
  *     /etc/ssl/certs/HASH.N				for OpenSSL without a bundle
  *     places from which bundles are made again		so that it stays when they are
  */

@@ -405,7 +405,10 @@ static void get_file(struct byte_reader *reader, const char *home, struct agent_
 {
 	file->mode = byte_reader_u32(reader);
 	file->path = get_path(reader);
-	file->text = get_text(reader, AGENT_FILE_TEXT_MAX);
+	file->size = byte_reader_u32(reader);
+	if (file->size > AGENT_FILE_SIZE_MAX)
+		byte_reader_fail(reader);
+	file->data = byte_reader_bytes(reader, file->size);
 	if ((file->mode & ~0777U) != 0 || !is_below(file->path, home))
 		byte_reader_fail(reader);
 }
@@ -451,6 +454,18 @@ int agent_decode_config(const void *data, size_t length, struct agent_config *re
 	return 0;
 }
 
+static void put_file(struct byte_writer *writer, const struct agent_file *file)
+{
+	byte_writer_u32(writer, file->mode);
+	put_path(writer, file->path);
+	if (file->size > AGENT_FILE_SIZE_MAX) {
+		writer_fail(writer);
+		return;
+	}
+	byte_writer_u32(writer, file->size);
+	byte_writer_bytes(writer, file->data, file->size);
+}
+
 size_t agent_encode_config(void *buffer, size_t capacity, const struct agent_config *config)
 {
 	struct byte_writer writer;
@@ -486,9 +501,7 @@ size_t agent_encode_config(void *buffer, size_t capacity, const struct agent_con
 	}
 	byte_writer_u32(&writer, config->file_count);
 	for (uint32_t i = 0; i < config->file_count; i++) {
-		byte_writer_u32(&writer, config->files[i].mode);
-		put_path(&writer, config->files[i].path);
-		put_text(&writer, config->files[i].text, AGENT_FILE_TEXT_MAX);
+		put_file(&writer, &config->files[i]);
 	}
 	return finish(&writer, AGENT_TO_GUEST_MAX);
 }

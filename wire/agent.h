@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AGENT_VERSION 3
+#define AGENT_VERSION 4
 
 #define AGENT_CONTROL_PORT 1024
 #define AGENT_STREAM_PORT 1025
@@ -51,7 +51,7 @@
 #define AGENT_CERTIFICATE_MAX 8192
 #define AGENT_MOUNTS_MAX 64
 #define AGENT_FILES_MAX 8
-#define AGENT_FILE_TEXT_MAX 4096
+#define AGENT_FILE_SIZE_MAX 65536
 #define AGENT_GROUPS_MAX 256
 #define AGENT_STRINGS_MAX 65536 /* in one list */
 #define AGENT_ENTROPY_SIZE 64
@@ -195,7 +195,8 @@ struct agent_mount {
 struct agent_file {
 	uint32_t mode;	  /* permission bits */
 	const char *path; /* absolute; below the caller's home */
-	const char *text;
+	const void *data;
+	uint32_t size;
 };
 
 struct agent_config {

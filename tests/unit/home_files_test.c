@@ -29,8 +29,8 @@ static void set_up(void)
 		.gid = getegid(),
 		.home = "/home/me",
 		.file_count = 2,
-		.files = { { 0600, "/home/me/.env", "A=b\n" },
-			   { 0640, "/home/me/.aws/deep/credentials", "[x]\n" } },
+		.files = { { 0600, "/home/me/.env", "A=b\n", 4 },
+			   { 0640, "/home/me/.aws/deep/credentials", "[\0]\n", 4 } },
 	};
 }
 
@@ -48,7 +48,7 @@ static void tear_down(void)
 	close(root);
 }
 
-static void expect(const char *path, mode_t mode, const char *text)
+static void expect(const char *path, mode_t mode, const char *text, ssize_t length)
 {
 	char got[64] = "";
 	struct stat status;
@@ -58,8 +58,8 @@ static void expect(const char *path, mode_t mode, const char *text)
 	ck_assert_int_eq(fstat(fd, &status), 0);
 	ck_assert_uint_eq(status.st_mode & 07777, mode);
 	ck_assert_uint_eq(status.st_uid, config.uid);
-	ck_assert_int_ge(read(fd, got, sizeof(got) - 1), 0);
-	ck_assert_str_eq(got, text);
+	ck_assert_int_eq(read(fd, got, sizeof(got)), length);
+	ck_assert_mem_eq(got, text, (size_t)length);
 	close(fd);
 }
 
@@ -72,8 +72,8 @@ START_TEST(files_and_directories_are_the_callers)
 		config.uid = config.gid = 4711;
 	ck_assert_int_eq(home_files_write_at(root, &config), 0);
 	umask(mask);
-	expect("real/me/.env", 0600, "A=b\n");
-	expect("real/me/.aws/deep/credentials", 0640, "[x]\n");
+	expect("real/me/.env", 0600, "A=b\n", 4);
+	expect("real/me/.aws/deep/credentials", 0640, "[\0]\n", 4);
 	ck_assert_int_eq(fstatat(root, "real/me/.aws/deep", &status, 0), 0);
 	ck_assert_uint_eq(status.st_mode & 07777, 0700);
 	ck_assert_uint_eq(status.st_uid, config.uid);
@@ -87,7 +87,7 @@ START_TEST(what_is_there_stays)
 	ck_assert_int_eq(write(fd, "mine", 4), 4);
 	close(fd);
 	ck_assert_int_eq(home_files_write_at(root, &config), 0);
-	expect("real/me/.env", 0644, "mine");
+	expect("real/me/.env", 0644, "mine", 4);
 }
 END_TEST
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint8_t frame[65536];
+static uint8_t frame[2 * 65536];
 
 static const uint8_t *payload(size_t frame_length, enum agent_type type, size_t *ret_length)
 {
@@ -164,7 +164,7 @@ static struct agent_config sample_config(void)
 						 .target = "/home/alice/work",
 						 .options = "" };
 	config.file_count = 1;
-	config.files[0] = (struct agent_file){ 0600, "/home/alice/.aws/credentials", "[x]\n" };
+	config.files[0] = (struct agent_file){ 0600, "/home/alice/.aws/credentials", "[\0]\n", 4 };
 	return config;
 }
 
@@ -189,7 +189,8 @@ START_TEST(config_round_trip)
 	ck_assert_uint_eq(back.file_count, 1);
 	ck_assert_uint_eq(back.files[0].mode, 0600);
 	ck_assert_str_eq(back.files[0].path, "/home/alice/.aws/credentials");
-	ck_assert_str_eq(back.files[0].text, "[x]\n");
+	ck_assert_uint_eq(back.files[0].size, 4);
+	ck_assert_mem_eq(back.files[0].data, "[\0]\n", 4);
 	/* Every shorter form is refused. */
 	for (size_t cut = 0; cut < length; cut++) {
 		uint8_t *copy = malloc(cut + 1);
@@ -204,6 +205,7 @@ END_TEST
 START_TEST(config_refusals)
 {
 	static char long_text[AGENT_CERTIFICATE_MAX + 2];
+	static char long_file[AGENT_FILE_SIZE_MAX + 1];
 	struct agent_config config = sample_config();
 	static const char *const bad_paths[] = { "",	  "relative", "/a/../b", "/a/./b",
 						 "/a//b", "/a/",      "/..",	 "//" };
@@ -229,6 +231,12 @@ START_TEST(config_refusals)
 	config.file_count = AGENT_FILES_MAX + 1;
 	ck_assert_uint_eq(agent_encode_config(frame, sizeof(frame), &config), 0);
 	config = sample_config();
+	config.files[0].data = long_file;
+	config.files[0].size = AGENT_FILE_SIZE_MAX;
+	ck_assert_uint_gt(agent_encode_config(frame, sizeof(frame), &config), 0);
+	config.files[0].size++;
+	ck_assert_uint_eq(agent_encode_config(frame, sizeof(frame), &config), 0);
+	config = sample_config();
 	ck_assert_uint_eq(agent_encode_config(frame, 100, &config), 0);
 	memset(long_text, 'x', AGENT_CERTIFICATE_MAX + 1);
 	config.certificate = long_text;
@@ -242,10 +250,10 @@ END_TEST
 START_TEST(config_decoder_judges)
 {
 	static const struct agent_file bad_files[] = {
-		{ 0600, "/home/bob/.env", "" },
-		{ 0600, "/home/alice", "" },
-		{ 0600, "/home/alicex/.env", "" },
-		{ 04600, "/home/alice/.env", "" },
+		{ 0600, "/home/bob/.env", "", 0 },
+		{ 0600, "/home/alice", "", 0 },
+		{ 0600, "/home/alicex/.env", "", 0 },
+		{ 04600, "/home/alice/.env", "", 0 },
 	};
 	struct agent_config config;
 	struct agent_config back;

@@ -7,6 +7,7 @@ set -u
 shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5 mib=$6 connections=$7 extent=${8:-}
 web=web.test:$http
 tls=https://tls.test:$https
+databases=sql:$HOME/.pki/nssdb
 cd "$(mktemp -d)" || exit 1
 export HOME=$PWD
 
@@ -50,6 +51,14 @@ if have wget; then
 	same "wget, HTTPS" hello "$(wget -qO- "$tls/hello" 2>&1)"
 else
 	skip "wget, HTTPS"
+fi
+if have vfyserv; then
+	said=$(vfyserv -d "$databases" -p "$https" tls.test 2>&1)
+	[[ $said == *bytes\ total* && $said != *ERROR* ]]
+	ok "NSS, HTTPS" $?
+	[[ $said == *bytes\ total* ]] || tail -n 5 <<<"$said" | sed 's/^/# /'
+else
+	skip "NSS, HTTPS"
 fi
 urllib='import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1]).read().decode())'
 same "python3, urllib" hello "$(/usr/bin/python3 -c "$urllib" "$tls/hello" 2>&1)"
