@@ -27,6 +27,7 @@ void body_pipe_take(struct body_pipe *pipe, struct byte_buffer *held)
 {
 	byte_buffer_release(&pipe->buffers[0]);
 	pipe->buffers[0] = *held;
+	pipe->taken += byte_buffer_length(held);
 	byte_buffer_init(held, held->max);
 }
 
@@ -74,10 +75,12 @@ static size_t run_filter(struct body_pipe *pipe, size_t index, bool is_last)
 /* Returns how much went through filters. */
 static size_t receive(struct body_pipe *pipe, struct http_leg *from)
 {
+	size_t before = byte_buffer_length(&pipe->buffers[0]);
 	size_t moved = 0;
 
 	if (from->receiving == HTTP_RECEIVING_BODY)
 		from->ops->receive(from, &pipe->buffers[0]);
+	pipe->taken += byte_buffer_length(&pipe->buffers[0]) - before;
 	for (size_t i = 0; i < pipe->filter_count && pipe->state == BODY_PIPE_OPEN; i++)
 		moved += run_filter(pipe, i,
 				    from->receiving == HTTP_RECEIVING_ENDED &&

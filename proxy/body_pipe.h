@@ -33,6 +33,7 @@ struct body_pipe {
 	int (*check_trailers)(void *context, struct http_head *trailers);
 	void *context;
 	enum body_pipe_state state;
+	uint64_t taken; /* bytes had from the receiving leg */
 	uint64_t moved; /* bytes given to the sending leg */
 };
 

@@ -9,6 +9,7 @@
 #include "proxy/dns_stream.h"
 #include "proxy/egress_report.h"
 #include "proxy/guest.h"
+#include "proxy/host_pattern.h"
 #include "proxy/proxy_config.h"
 #include "proxy/secret_heap.h"
 #include "proxy/secret_store.h"
@@ -29,6 +30,8 @@
 #define TICK_MS 1000
 /* Two for each connection, and what else there is. */
 #define FILES_WANTED (2u * GUESTS_MAX + 1024u)
+/* 40 ms and some 200 KiB, at most. */
+#define LEAVES_AHEAD_MAX 64u
 
 struct broker;
 
@@ -348,6 +351,35 @@ static int serve(struct broker *broker)
 	return 0;
 }
 
+/* Whether a certificate was made. One that cannot be is for the handshake to tell. */
+static bool mint_for(struct broker *broker, const struct host_pattern *pattern)
+{
+	X509 *leaf;
+	EVP_PKEY *key;
+
+	return !pattern->is_wildcard && !pattern->is_tcp &&
+	       session_ca_leaf(broker->ca, &pattern->name, &leaf, &key) == 0;
+}
+
+/* For the names that are allowed as they are, while the guest still boots: a certificate takes
+ * 0.6 ms, as much as all the rest of a handshake. */
+static void mint_ahead(struct broker *broker)
+{
+	const struct egress_policy_options *policy = &broker->config->policy;
+	size_t count = 0;
+
+	for (size_t i = 0; i < policy->allow_count && count < LEAVES_AHEAD_MAX; i++) {
+		const char *text = policy->allow[i];
+		struct host_pattern pattern;
+
+		if (host_pattern_parse(text, strlen(text), &pattern) == 0)
+			count += mint_for(broker, &pattern) ? 1 : 0;
+	}
+	for (size_t i = 0; i < policy->rule_count && count < LEAVES_AHEAD_MAX; i++)
+		count += mint_for(broker, &policy->rules[i].host) ? 1 : 0;
+	log_debug("%zu certificates made ahead", count);
+}
+
 static int run(struct broker *broker, const struct broker_options *options)
 {
 	int error = make_services(broker, options);
@@ -363,6 +395,8 @@ static int run(struct broker *broker, const struct broker_options *options)
 		error = listen_at(broker, &broker->streams, options->listen_fd, accept_guest);
 	if (!error)
 		error = listen_at(broker, &broker->queries, options->dns_fd, accept_dns);
+	if (!error)
+		mint_ahead(broker);
 	return error ? failed("cannot start serving", error) : serve(broker);
 }
 

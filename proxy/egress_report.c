@@ -105,6 +105,7 @@ static void put_denial(struct egress_report *report, enum audit_kind kind,
 	audit_event_text(event, AUDIT_FIELD_REASON, entry->reason);
 	audit_event_text(event, AUDIT_FIELD_HINT, entry->hint);
 	audit_event_number(event, AUDIT_FIELD_SENT, entry->sent);
+	audit_event_number(event, AUDIT_FIELD_BYTES, entry->withheld);
 	audit_event_text(event, AUDIT_FIELD_SECRETS, entry->secrets);
 	send_event(report);
 }

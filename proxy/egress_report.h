@@ -27,6 +27,7 @@ struct egress_entry {
 	const char *secrets; /* names, with commas */
 	uint64_t sent;
 	uint64_t received;
+	uint64_t withheld; /* of a denial: bytes that the guest offered and that did not leave */
 	uint64_t duration_ns;
 };
 

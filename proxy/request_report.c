@@ -17,6 +17,16 @@ void request_report_head(struct request_report *report, const struct http_leg *g
 	memcpy(report->method, method.data, MIN_OF(method.length, HTTP_METHOD_LOGGED_MAX));
 	memcpy(report->path, path.data, MIN_OF(path.length, PATH_LOGGED_MAX));
 	report->version = guest->version;
+	report->announced = guest->framing.has_length ? guest->framing.length : 0;
+}
+
+/* Of the request's body: what the guest said that it would send, or what has come of it. */
+static uint64_t withheld(const struct request_report *report)
+{
+	const struct body_pipe *request = report->request;
+	uint64_t offered = MAX_OF(report->announced, request->taken);
+
+	return offered - MIN_OF(offered, request->moved);
 }
 
 static const char *protocol_of(const struct request_report *report)
@@ -45,6 +55,7 @@ void request_report_tell(struct request_report *report, const char *reason, bool
 		.hint = hint,
 		.sent = report->request->moved,
 		.received = report->response->moved,
+		.withheld = is_denial ? withheld(report) : 0,
 		.duration_ns = services_now_ns() - report->started_ns,
 	};
 

@@ -21,7 +21,8 @@ struct request_report {
 	const struct request_verdict *verdict;
 	const struct body_pipe *request; /* what went through them is told */
 	const struct body_pipe *response;
-	unsigned version; /* of the guest's HTTP */
+	unsigned version;   /* of the guest's HTTP */
+	uint64_t announced; /* length of the request's body; 0 when the head does not say */
 	/* What the head says, cut; the path without its query. */
 	char method[HTTP_METHOD_LOGGED_MAX + 1];
 	char path[PATH_LOGGED_MAX + 1];

@@ -17,7 +17,8 @@ struct tunnel_budget {
 	const char *reason;
 };
 
-static void refuse(struct tunnel_budget *budget, const struct egress_verdict *verdict)
+static void refuse(struct tunnel_budget *budget, const struct egress_verdict *verdict,
+		   uint64_t withheld)
 {
 	const struct egress_entry entry = {
 		.operation = "tunnel",
@@ -28,6 +29,7 @@ static void refuse(struct tunnel_budget *budget, const struct egress_verdict *ve
 		.rule = verdict->rule,
 		.hint = verdict->hint,
 		.sent = budget->sent,
+		.withheld = withheld,
 	};
 
 	budget->reason = verdict->reason;
@@ -41,7 +43,7 @@ static int pass(struct tunnel_screen *screen, bool from_guest, const uint8_t *da
 	struct body_filter *limit = from_guest ? budget->out : budget->in;
 
 	if (body_limit_count(limit, length) < 0) {
-		refuse(budget, body_limit_verdict(limit));
+		refuse(budget, body_limit_verdict(limit), from_guest ? length : 0);
 		return -EACCES;
 	}
 	budget->sent += from_guest ? length : 0;

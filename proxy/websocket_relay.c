@@ -18,6 +18,7 @@ struct direction {
 	struct body_filter *messages;
 	struct body_filter *controls;
 	struct body_filter *limit; /* NULL: none */
+	uint64_t offered;	   /* bytes that came */
 	uint64_t passed;	   /* bytes that went on */
 };
 
@@ -92,6 +93,7 @@ static void tell_denial(const struct websocket_relay *relay)
 		.rule = verdict->rule[0] ? verdict->rule : NULL,
 		.hint = verdict->hint,
 		.sent = relay->out.passed,
+		.withheld = relay->out.offered - MIN_OF(relay->out.passed, relay->out.offered),
 	};
 
 	request_secret_names(relay->services, verdict, secrets);
@@ -147,6 +149,7 @@ static int pass(struct tunnel_screen *screen, bool from_guest, const uint8_t *da
 	size_t before = byte_buffer_length(out);
 	int error;
 
+	direction->offered += length;
 	if (direction->limit && body_limit_count(direction->limit, length) < 0) {
 		refuse_more(relay, direction);
 		return -EACCES;

@@ -13,7 +13,7 @@ packages=(
 	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck
 	git curl wget python3 python3-venv sqlite3 attr procps iproute2 iputils-ping less vim-tiny expect socat strace tzdata
 	xfsprogs btrfs-progs e2fsprogs fio zsh man-db groff
-	node-llhttp nginx-light curl python3-websockets python3-grpcio golang-go cargo chromium firefox-esr libnss3-tools
+	node-llhttp nginx-light curl python3-websockets python3-grpcio python3-asyncssh golang-go cargo chromium firefox-esr libnss3-tools
 )
 # A distribution's node or one that the person installed otherwise; both do.
 command -v node >/dev/null || packages+=(nodejs)

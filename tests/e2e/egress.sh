@@ -20,10 +20,10 @@ done
 
 work=$(mktemp -d /tmp/matchlock-egress-XXXXXX)
 export XDG_STATE_HOME=$work/state XDG_RUNTIME_DIR=$work/run XDG_CONFIG_HOME=$work/config
-server_pid='' session_pid=''
+servers=() session_pid=''
 cleanup() {
 	[ -z "$session_pid" ] || kill "$session_pid" 2>/dev/null
-	[ -z "$server_pid" ] || kill "$server_pid" 2>/dev/null
+	[ ${#servers[@]} -eq 0 ] || kill "${servers[@]}" 2>/dev/null
 	wait 2>/dev/null
 	rm -rf "$work"
 }
@@ -59,15 +59,27 @@ git -C "$work" init -q -b main --bare web/pushed.git || exit 1
 
 python3 "$(dirname "$0")/lib/egress_server.py" "$work/web" "$work/server.pem" "$work/server.key" "$work/ca.pem" \
 	"$work/ports" "$work/requests" >"$work/server.log" 2>&1 &
-server_pid=$!
-for ((i = 0; i < 200; i++)); do
-	[ ! -e "$work/ports" ] || break
-	sleep 0.1
-done
-read -r http https raw mutual <"$work/ports" || {
-	cat "$work/server.log"
-	exit 1
+servers+=($!)
+ssh-keygen -q -t ed25519 -N '' -C host -f "$work/host_key" && ssh-keygen -q -t ed25519 -N '' -C agent -f "$work/shared/ssh_key" || exit 1
+/usr/bin/python3 tests/e2e/lib/ssh_git_server.py "$work/web" "$work/host_key" "$work/shared/ssh_key.pub" "$work/ssh_port" \
+	>>"$work/server.log" 2>&1 &
+servers+=($!)
+/usr/bin/python3 tests/e2e/lib/grpc_echo_server.py "$work/server.pem" "$work/server.key" "$work/grpc_port" >>"$work/server.log" 2>&1 &
+servers+=($!)
+listening() { # FILE: what a server wrote there once it listens
+	local i
+	for ((i = 0; i < 200; i++)); do
+		[ ! -e "$1" ] || break
+		sleep 0.1
+	done
+	cat "$1" || {
+		cat "$work/server.log" >&2
+		return 1
+	}
 }
+read -r http https raw mutual < <(listening "$work/ports") || exit 1
+ssh=$(listening "$work/ssh_port") && grpc=$(listening "$work/grpc_port") || exit 1
+echo "[git.test]:$ssh $(cut -d ' ' -f 1,2 "$work/host_key.pub")" >"$work/shared/known_hosts"
 
 registry() { # what npm, pip, cargo and go want to see, in files
 	mkdir -p "$work/web/npm" "$work/web/pip/simple/hello-pip" "$work/package"
@@ -133,12 +145,12 @@ key=$(sed -n 2p "$work/client.key")
 run() { # the secret is in this process' environment alone, and in no argument
 	export API_KEY=$secret
 	exec timeout 1200 "$matchlock" run --engine "${MATCHLOCK_ENGINE:-auto}" --name egress \
-		--allow-host "web.test:$http,tls.test:$https" --allow-host "tcp://raw.test:$raw" \
+		--allow-host "web.test:$http,tls.test:$https,tls.test:$grpc" --allow-host "tcp://raw.test:$raw,tcp://git.test:$ssh" \
 		--secret "API_KEY@tls.test:$https" --upstream-ca "$work/ca.pem" \
 		--add-host web.test:127.0.0.1 --add-host tls.test:127.0.0.1 --add-host raw.test:127.0.0.1 \
-		--add-host later.test:127.0.0.1 --add-host mutual.test:127.0.0.1 --policy "$work/policy.yaml" -p "$published:8000" \
+		--add-host git.test:127.0.0.1 --add-host other.test:127.0.0.1 --add-host later.test:127.0.0.1 --add-host mutual.test:127.0.0.1 --policy "$work/policy.yaml" -p "$published:8000" \
 		-v "$work/shared:/shared" -v "$PWD/tests/e2e/inside:/inside:ro" -- \
-		bash /inside/egress.sh /shared "$http" "$https" "$raw" "$mutual" "${EGRESS_MIB:-16}" "${EGRESS_CONNECTIONS:-300}" \
+		bash /inside/egress.sh /shared "$http" "$https" "$raw" "$mutual" "$ssh" "$grpc" "${EGRESS_MIB:-16}" "${EGRESS_CONNECTIONS:-300}" \
 		${EGRESS_BRIEF:+brief}
 }
 (run) >"$work/inside" 2>"$work/errors" &
@@ -203,6 +215,7 @@ wait "$session_pid"
 same "the session ends with status 0" 0 $?
 session_pid=''
 same "what the guest pushed has arrived" "a push" "$(git -C "$work/web/pushed.git" log -1 --format=%s pushed 2>&1)"
+same "by ssh, too" "a push by ssh" "$(git -C "$work/web/pushed.git" log -1 --format=%s by-ssh 2>&1)"
 replay "in the guest" cat "$work/inside"
 if ! grep -q '^ok' "$work/inside" || grep -q '^not ok' "$work/inside"; then
 	sed 's/^/# /' "$work/errors"
@@ -233,6 +246,7 @@ shows "the log has requests" '"host":"tls.test".*"method":"GET".*"path":"/auth".
 shows "with the secrets that went along" '"path":"/auth".*"secrets":"API_KEY"' --kind request
 shows "and denials" '"host":"denied.test".*"path":"/secret/path"' --denied --host denied.test
 shows "and connections that nobody looked into" '"host":"raw.test"' --kind connection
+shows "git's over ssh among them" '"host":"git.test"' --kind connection
 shows "and what was allowed meanwhile" '"operation":"allow","rule":"later.test' --kind grant
 shows "and the port" '"operation":"forward","rule":"127.0.0.1:'"$published"':8000"' --kind grant
 shows "and that of matchlock port-forward" '"operation":"forward","rule":"127.0.0.1:'"$forwarded"':8000"' --kind grant

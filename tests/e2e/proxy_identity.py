@@ -271,6 +271,15 @@ said = start(certificates, [rule, {"where": "policy.yaml:9", "host": "a.test", "
 tap.ok("refused: two rules for a host that do not agree", "policy.yaml:9" in said and "policy.yaml:7" in said, said)
 said = start(certificates, [{**rule, "host": "tcp://a.test:5432"}])
 tap.ok("refused: one for bytes that nobody looks into", "client_certificate" in said, said)
+# ---- the broker's own certificates ---------------------------------------------------------------
+with open(os.path.join(directory, "said"), "wb+") as errors:
+    broker = Broker(["a.test", "b.test:8443", "*.c.test", "tcp://d.test:22", "a.test:444"], [], errors=errors, debug=True,
+                    rules=[{"where": "policy.yaml:7", "host": "e.test", "methods": ["GET"]}])
+    broker.tls("a.test", 443).close()
+    broker.stop()
+    errors.seek(0)
+    said = errors.read().decode()
+tap.ok("the names that are allowed as they are have theirs before anybody asks", "4 certificates made ahead" in said, said)
 nginx.terminate()
 nginx.wait(20)
 shutil.rmtree(directory, ignore_errors=True)

@@ -261,7 +261,7 @@ event = broker.event(kind="connection", protocol="tcp", rule=f"p:4 host tcp://ra
 tap.ok("which the log names", event and event["sent"] == 60 == event["received"], event)
 tap.same("what is too much for one connection ends it", [b"y" * 50, b""], raw_connection(b"y" * 50, b"z" * 51))
 event = broker.event(kind="denial", reason="body_too_large", protocol="tcp")
-tap.ok("and is told to the log", event and event["sent"] == 50, event)
+tap.ok("and is told to the log", event and event["sent"] == 50 and event["bytes"] == 51, event)
 tap.same("as is what is too much for the session", [b""], raw_connection(b"z" * 40))
 tap.ok("which is another reason", broker.event(kind="denial", reason="bytes_exhausted", protocol="tcp"))
 tap.same("then none is opened", [b""], raw_connection(b"z"))

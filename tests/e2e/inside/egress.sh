@@ -2,9 +2,9 @@
 # What tests/e2e/egress.sh runs in the guest: real clients against its servers, and whatever else a
 # program in the guest can see of the network. Prints TAP.
 #
-#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT MIB CONNECTIONS [brief]
+#   egress.sh SHARED HTTP-PORT HTTPS-PORT RAW-PORT MUTUAL-PORT SSH-PORT GRPC-PORT MIB CONNECTIONS [brief]
 set -u
-shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5 mib=$6 connections=$7 extent=${8:-}
+shared=$1 http=$2 https=$3 raw=$4 mutual=https://mutual.test:$5 ssh=$6 grpc=$7 mib=$8 connections=$9 extent=${10:-}
 web=web.test:$http
 tls=https://tls.test:$https
 databases=sql:$HOME/.pki/nssdb
@@ -77,8 +77,32 @@ same "git push over https, the placeholder as its password" "" \
 	"$(git -C clone push -q "https://agent:$API_KEY@tls.test:$https/git/pushed.git" HEAD:pushed 2>&1)"
 ! GIT_TERMINAL_PROMPT=0 git -C clone push -q "$tls/git/pushed.git" HEAD:refused >/dev/null 2>&1
 ok "which is not possible without" $?
+if have ssh; then
+	# Nobody stands between: the server's own key is the one that is known.
+	install -m 600 "$shared/ssh_key" ssh_key
+	export GIT_SSH_COMMAND="ssh -F none -i $PWD/ssh_key -o IdentitiesOnly=yes -o BatchMode=yes -o UserKnownHostsFile=$shared/known_hosts"
+	same "git clone over ssh, by a rule" "a commit" \
+		"$(git clone -q "ssh://agent@git.test:$ssh/repository.git" by-ssh 2>&1 && git -C by-ssh log --format=%s)"
+	git -C by-ssh -c user.name=t -c user.email=t@example.test commit -q --allow-empty -m 'a push by ssh'
+	same "git push over ssh" "" "$(git -C by-ssh push -q "ssh://agent@git.test:$ssh/pushed.git" HEAD:by-ssh 2>&1)"
+	! git ls-remote "ssh://agent@other.test:$ssh/repository.git" >ssh.log 2>&1 && ! grep -q 'Host key' ssh.log
+	ok "a host without a rule is not reached by ssh" $?
+else
+	skip "git over ssh"
+fi
 # The clients that come with a language: its packages, mostly.
 language_clients() {
+	if /usr/bin/python3 -c 'import grpc' 2>/dev/null; then
+		same "gRPC, both ways at once" "0 1 2 of 3" "$(/usr/bin/python3 - "tls.test:$grpc" 2>&1 <<-'PYTHON'
+			import sys, grpc
+			channel = grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials())
+			call = channel.stream_stream("/echo.Echo/Both")(iter([b"0", b"1", b"2"]), timeout=300)
+			print(*[answer.decode() for answer in call], "of", dict(call.trailing_metadata())["x-count"])
+		PYTHON
+		)"
+	else
+		skip "gRPC, both ways at once"
+	fi
 	if have npm; then
 		npm install --silent --no-audit --no-fund --registry "$tls/npm/" hello-npm >npm.log 2>&1
 		same "npm install from a registry" "hello from npm" "$(node -e 'console.log(require("hello-npm"))' 2>&1)"

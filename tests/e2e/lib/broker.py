@@ -15,7 +15,7 @@ import threading
 TIMEOUT = 30
 FIELDS = {7: "path", 17: "duration_ns", 15: "status", 18: "operation", 24: "rule", 25: "reason", 26: "hint",
           11: "component", 12: "detail", 32: "host", 33: "port", 34: "address", 35: "protocol", 36: "method",
-          37: "sent", 38: "received", 39: "secrets"}
+          19: "bytes", 37: "sent", 38: "received", 39: "secrets"}
 KINDS = {3: "jail", 7: "denial", 8: "violation", 12: "request", 13: "connection", 15: "canary"}
 
 # Guests here have more connections than what an ordinary user's processes may have open by default.
@@ -242,9 +242,10 @@ def bundle(*secrets):
 
 class Broker:
     """matchlock-proxy as matchlock starts it. Its audit events are read here, or go to `audit`, a socket; what
-    it says goes to `errors`, a file, or where the test's own goes. `files` is how many it may have open."""
+    it says goes to `errors`, a file, or where the test's own goes. `files` is how many it may have open; with `debug`
+    it says more."""
 
-    def __init__(self, allow=(), names=(), authority=None, secrets=None, audit=None, errors=None, files=None, **config):
+    def __init__(self, allow=(), names=(), authority=None, secrets=None, audit=None, errors=None, files=None, debug=False, **config):
         self.directory = tempfile.mkdtemp(prefix="matchlock-proxy-")
         build = os.environ.get("MATCHLOCK_BUILD", "build/release")
         config = {"session": "test", "allow": list(allow),
@@ -272,6 +273,7 @@ class Broker:
             opened.append(descriptors["--upstream-ca-fd"])
         arguments = ["prlimit", f"--nofile={files}:{files}"] if files else []
         arguments.append(os.path.join(build, "matchlock-proxy"))
+        arguments += ["--debug"] if debug else []
         for option, descriptor in descriptors.items():
             arguments += [option, str(descriptor)]
         self.process = subprocess.Popen(arguments, pass_fds=list(descriptors.values()), stderr=errors)
