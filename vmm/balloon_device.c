@@ -32,6 +32,13 @@ enum balloon_queue {
 	QUEUE_COUNT = 3,
 };
 
+/* The configuration space, as it can be stored beside the queues' states. */
+struct balloon_state {
+	uint32_t target; /* atomic; pages */
+	uint32_t actual; /* atomic; pages */
+};
+_Static_assert(sizeof(struct balloon_state) == 8, "stored layout");
+
 struct balloon_device {
 	const struct virtio_transport_operations *transport_operations;
 	void *transport;
@@ -41,8 +48,7 @@ struct balloon_device {
 	bool kicked[QUEUE_COUNT];
 	struct virtqueue_chain chain;
 	uint32_t numbers[BALLOON_PAGES_MAX];
-	uint32_t target;    /* atomic; pages */
-	uint32_t actual;    /* atomic; pages */
+	struct balloon_state state;
 	uint64_t discarded; /* atomic; bytes */
 };
 
@@ -73,8 +79,8 @@ static void read_config(const void *context, size_t offset, uint8_t *output, siz
 {
 	const struct balloon_device *device = context;
 	const uint32_t config[] = {
-		htole32(__atomic_load_n(&device->target, __ATOMIC_ACQUIRE)),
-		htole32(__atomic_load_n(&device->actual, __ATOMIC_ACQUIRE)),
+		htole32(__atomic_load_n(&device->state.target, __ATOMIC_ACQUIRE)),
+		htole32(__atomic_load_n(&device->state.actual, __ATOMIC_ACQUIRE)),
 	};
 
 	memset(output, 0, length);
@@ -91,7 +97,7 @@ static void write_config(void *context, size_t offset, const uint8_t *input, siz
 	if (offset != CONFIG_ACTUAL || length != sizeof(actual))
 		return;
 	memcpy(&actual, input, sizeof(actual));
-	__atomic_store_n(&device->actual, le32toh(actual), __ATOMIC_RELEASE);
+	__atomic_store_n(&device->state.actual, le32toh(actual), __ATOMIC_RELEASE);
 }
 
 static int start(void *context, unsigned queue, const struct guest_memory *memory,
@@ -256,13 +262,13 @@ void balloon_device_free(struct balloon_device *device)
 
 void balloon_device_set_target(struct balloon_device *device, uint32_t pages)
 {
-	__atomic_store_n(&device->target, pages, __ATOMIC_RELEASE);
+	__atomic_store_n(&device->state.target, pages, __ATOMIC_RELEASE);
 	device->transport_operations->config_changed(device->transport);
 }
 
 uint32_t balloon_device_actual(const struct balloon_device *device)
 {
-	return __atomic_load_n(&device->actual, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&device->state.actual, __ATOMIC_ACQUIRE);
 }
 
 uint64_t balloon_device_discarded(const struct balloon_device *device)

@@ -130,3 +130,34 @@ int kvm_vm_create_vcpu(const struct kvm_vm *vm, unsigned index)
 
 	return fd < 0 ? -errno : fd;
 }
+
+int kvm_vm_save(const struct kvm_vm *vm, struct kvm_vm_state *ret_state, const char **ret_step)
+{
+	struct kvm_vm_state state = { 0 };
+
+	for (uint32_t i = 0; i < KVM_NR_IRQCHIPS; i++) {
+		state.controllers[i].chip_id = i;
+		if (ioctl(vm->fd, KVM_GET_IRQCHIP, &state.controllers[i]) < 0)
+			return fail(ret_step, "KVM_GET_IRQCHIP");
+	}
+	if (ioctl(vm->fd, KVM_GET_CLOCK, &state.clock) < 0)
+		return fail(ret_step, "KVM_GET_CLOCK");
+	*ret_state = state;
+	return 0;
+}
+
+int kvm_vm_restore(const struct kvm_vm *vm, const struct kvm_vm_state *state, const char **ret_step)
+{
+	/* Without the flags that would count in the time since it was stored. */
+	struct kvm_clock_data clock = { .clock = state->clock.clock };
+
+	for (size_t i = 0; i < KVM_NR_IRQCHIPS; i++) {
+		struct kvm_irqchip controller = state->controllers[i];
+
+		if (ioctl(vm->fd, KVM_SET_IRQCHIP, &controller) < 0)
+			return fail(ret_step, "KVM_SET_IRQCHIP");
+	}
+	if (ioctl(vm->fd, KVM_SET_CLOCK, &clock) < 0)
+		return fail(ret_step, "KVM_SET_CLOCK");
+	return 0;
+}

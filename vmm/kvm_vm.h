@@ -37,6 +37,21 @@ int kvm_vm_add_interrupt(const struct kvm_vm *vm, int fd, uint32_t gsi);
  * (KVM_IOEVENTFD). */
 int kvm_vm_add_notification(const struct kvm_vm *vm, int fd, uint64_t address, uint32_t value);
 
+/* What KVM keeps for the machine as a whole: interrupt controllers (KVM_GET_IRQCHIP), and the clock
+ * that guests read (KVM_GET_CLOCK). Each part has the kernel's own fixed layout. */
+struct kvm_vm_state {
+	struct kvm_irqchip
+		controllers[KVM_NR_IRQCHIPS]; /* by their chip_id: two PICs, the IOAPIC */
+	struct kvm_clock_data clock;
+};
+_Static_assert(sizeof(struct kvm_vm_state) == 3 * 520 + 48, "stored layout");
+
+/* Reads or sets it all, while no vCPU runs. Returns 0, or a negative errno with the step that
+ * failed. The clock goes on from where it was. */
+int kvm_vm_save(const struct kvm_vm *vm, struct kvm_vm_state *ret_state, const char **ret_step);
+int kvm_vm_restore(const struct kvm_vm *vm, const struct kvm_vm_state *state,
+		   const char **ret_step);
+
 /* KVM_CREATE_VCPU; the descriptor is the caller's. */
 int kvm_vm_create_vcpu(const struct kvm_vm *vm, unsigned index);
 

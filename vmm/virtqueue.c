@@ -100,13 +100,13 @@ int virtqueue_start(struct virtqueue *queue, const struct guest_memory *memory,
 		.available = available,
 		.used = used,
 		.size = layout->size,
-		.next_available = layout->next_available,
+		.state.next_available = layout->next_available,
 		.event_index = layout->event_index,
 		.indirect = layout->indirect,
 	};
 	/* Everything taken so far was also given back: that is what stopping a queue ensures. */
-	queue->next_used = layout->next_available;
-	queue->published_used = layout->next_available;
+	queue->state.next_used = layout->next_available;
+	queue->state.published_used = layout->next_available;
 	return 0;
 }
 
@@ -213,11 +213,11 @@ int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *ret_chain)
 	if (queue->error)
 		return -EPROTO;
 	index = load_shared(&queue->available->index, __ATOMIC_ACQUIRE);
-	if (index == queue->next_available)
+	if (index == queue->state.next_available)
 		return 0;
-	if ((uint16_t)(index - queue->next_available) > queue->size)
+	if ((uint16_t)(index - queue->state.next_available) > queue->size)
 		return break_queue(queue, "available index ahead by more than the queue's size");
-	slot = queue->next_available & (uint16_t)(queue->size - 1);
+	slot = queue->state.next_available & (uint16_t)(queue->size - 1);
 	ret_chain->readable_count = 0;
 	ret_chain->writable_count = 0;
 	ret_chain->readable_length = 0;
@@ -226,22 +226,22 @@ int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *ret_chain)
 	r = walk_chain(queue, ret_chain);
 	if (r < 0)
 		return r;
-	queue->next_available++;
+	queue->state.next_available++;
 	return 1;
 }
 
 void virtqueue_rewind(struct virtqueue *queue, uint16_t count)
 {
-	queue->next_available = (uint16_t)(queue->next_available - count);
+	queue->state.next_available = (uint16_t)(queue->state.next_available - count);
 }
 
 void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t length)
 {
-	uint16_t slot = queue->next_used & (uint16_t)(queue->size - 1);
+	uint16_t slot = queue->state.next_used & (uint16_t)(queue->size - 1);
 
 	queue->used->ring[slot].id = htole32(head);
 	queue->used->ring[slot].length = htole32(length);
-	queue->next_used++;
+	queue->state.next_used++;
 }
 
 /* Whether moving an index from `old` to `new` passes `event` (virtio 1.2, 2.7.7.1). */
@@ -252,17 +252,17 @@ static bool passes_event(uint16_t event, uint16_t new, uint16_t old)
 
 bool virtqueue_publish(struct virtqueue *queue)
 {
-	uint16_t old = queue->published_used;
+	uint16_t old = queue->state.published_used;
 
-	if (queue->next_used == old)
+	if (queue->state.next_used == old)
 		return false;
-	store_shared(&queue->used->index, queue->next_used, __ATOMIC_RELEASE);
-	queue->published_used = queue->next_used;
+	store_shared(&queue->used->index, queue->state.next_used, __ATOMIC_RELEASE);
+	queue->state.published_used = queue->state.next_used;
 	atomic_thread_fence(memory_order_seq_cst);
 	if (queue->event_index)
 		return passes_event(
 			load_shared(&queue->available->ring[queue->size], __ATOMIC_RELAXED),
-			queue->next_used, old);
+			queue->state.next_used, old);
 	return !(load_shared(&queue->available->flags, __ATOMIC_RELAXED) & AVAILABLE_NO_INTERRUPT);
 }
 
@@ -277,11 +277,12 @@ bool virtqueue_request_kick(struct virtqueue *queue)
 	if (queue->error)
 		return false;
 	if (queue->event_index)
-		store_shared(available_event(queue), queue->next_available, __ATOMIC_RELAXED);
+		store_shared(available_event(queue), queue->state.next_available, __ATOMIC_RELAXED);
 	else
 		store_shared(&queue->used->flags, 0, __ATOMIC_RELAXED);
 	atomic_thread_fence(memory_order_seq_cst);
-	return load_shared(&queue->available->index, __ATOMIC_ACQUIRE) != queue->next_available;
+	return load_shared(&queue->available->index, __ATOMIC_ACQUIRE) !=
+	       queue->state.next_available;
 }
 
 void virtqueue_suppress_kick(struct virtqueue *queue)

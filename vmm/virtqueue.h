@@ -33,16 +33,25 @@ struct virtqueue_descriptor; /* the three rings: layouts in virtqueue.c */
 struct virtqueue_available;
 struct virtqueue_used;
 
+/* Where the device's side is, as fixed-width fields so that it can be stored; the rings' addresses
+ * are the transport's (virtio_mmio_queue_state). Chains that were popped and not pushed are not in
+ * it: requests end before a queue is stored. */
+struct virtqueue_state {
+	uint16_t next_available; /* next entry of the available ring to take */
+	uint16_t next_used;	 /* next entry of the used ring to fill */
+	uint16_t published_used; /* what the driver was told */
+	uint16_t reserved;
+};
+_Static_assert(sizeof(struct virtqueue_state) == 8, "stored layout");
+
 struct virtqueue {
 	const struct guest_memory *memory;
 	const struct virtqueue_descriptor *descriptors;
 	const struct virtqueue_available *available;
 	struct virtqueue_used *used;
 	const char *error; /* static text once broken */
+	struct virtqueue_state state;
 	uint16_t size;
-	uint16_t next_available; /* next entry of the available ring to take */
-	uint16_t next_used;	 /* next entry of the used ring to fill */
-	uint16_t published_used; /* what the driver was told */
 	bool event_index;
 	bool indirect;
 };

@@ -395,7 +395,7 @@ uint16_t vsock_device_stop_queue(struct vsock_device *device, enum vsock_queue i
 		device->running[index] = false;
 		drop_connections(device);
 	}
-	return device->queues[index].next_available;
+	return device->queues[index].state.next_available;
 }
 
 bool vsock_device_queue_runs(const struct vsock_device *device, enum vsock_queue index)

@@ -505,6 +505,30 @@ START_TEST(state_moves_to_another_machine)
 }
 END_TEST
 
+START_TEST(machine_state_moves_to_another_machine)
+{
+	static struct kvm_vm_state state, again;
+	const char *step = "";
+
+	LOAD(registers_count);
+	make_vcpus(1);
+	ck_assert_msg(kvm_vm_save(&world.vm, &state, &step) == 0, "%s", step);
+	/* A line that is masked, an interrupt mask, and a clock that an hour has passed on. */
+	state.controllers[KVM_IRQCHIP_IOAPIC].chip.ioapic.redirtbl[5].bits = 0x10035;
+	state.controllers[KVM_IRQCHIP_PIC_SLAVE].chip.pic.imr = 0x5a;
+	state.clock.clock += UINT64_C(3600000000000);
+	close_machine();
+
+	open_machine();
+	make_vcpus(1);
+	ck_assert_msg(kvm_vm_restore(&world.vm, &state, &step) == 0, "%s", step);
+	ck_assert_msg(kvm_vm_save(&world.vm, &again, &step) == 0, "%s", step);
+	ck_assert_mem_eq(again.controllers, state.controllers, sizeof(state.controllers));
+	ck_assert_uint_ge(again.clock.clock, state.clock.clock);
+	ck_assert_uint_lt(again.clock.clock, state.clock.clock + UINT64_C(60000000000));
+}
+END_TEST
+
 /* ---- the lock ----------------------------------------------------------------------------------
  */
 
@@ -677,6 +701,7 @@ int main(void)
 	tcase_add_test(tests, stop_while_halted);
 	tcase_add_test(tests, pause_and_resume);
 	tcase_add_test(tests, state_moves_to_another_machine);
+	tcase_add_test(tests, machine_state_moves_to_another_machine);
 	tcase_add_loop_test(tests, vcpu_thread_is_locked, 0, (int)ARRAY_LENGTH(forbidden));
 	tcase_add_loop_test(tests, device_thread_is_locked, 0, (int)ARRAY_LENGTH(forbidden));
 	tcase_add_loop_test(tests, permitted_calls_pass, 0, 2);
