@@ -96,19 +96,20 @@ difference()
 # it that the guest's kernel does not count as its own, and of memory.
 boots()
 {
-	local name=$1 target=$2 i times_a="" times_b="" before_a="" before_b="" memory_a=0 memory_b=0
+	local name=$1 target=$2 i times_a="" times_b="" before_a="" before_b="" memory_a="" memory_b=""
 	for ((i = 0; i <= rounds; i++)); do
 		until_line i "$4" "$3" "$scratch/boot.cpio"
 		[ "$i" -eq 0 ] || times_a+=$took$'\n' before_a+=$(difference "$took" "$answer")$'\n'
-		memory_a=$beyond
+		memory_a+=$beyond$'\n'
 		until_line i "$6" "$5" "$scratch/boot.cpio"
 		[ "$i" -eq 0 ] || times_b+=$took$'\n' before_b+=$(difference "$took" "$answer")$'\n'
-		memory_b=$beyond
+		memory_b+=$beyond$'\n'
 	done
 	row "$name" "$(printf %s "$times_a" | median)" "$(printf %s "$times_b" | median)" "$target"
 	[ "$4" != "$6" ] || return 0
 	row "$name: without the guest's clock" "$(printf %s "$before_a" | median)" "$(printf %s "$before_b" | median)" -
-	row "$name: MiB beyond the guest's" "$memory_a" "$memory_b" 0.1
+	memory_a=$(printf %s "$memory_a" | median)
+	row "$name: MiB beyond the guest's" "$memory_a" "$(printf %s "$memory_b" | median)" 0.1
 	row "$name: MiB beyond the guest's, against 6" "$memory_a" 6 1.0
 }
 

@@ -11,13 +11,14 @@ packages=(
 	libssl-dev openssl zlib1g-dev uthash-dev check
 	qemu-system-x86 liblz4-dev acpica-tools lz4 cpio fuse3 busybox-static
 	clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck
-	git curl wget python3 python3-venv sqlite3 attr procps iproute2 iputils-ping less vim-tiny expect socat strace tzdata
+	git openssh-client curl wget python3 python3-venv sqlite3 attr procps iproute2 iputils-ping less vim-tiny expect socat strace tzdata
 	xfsprogs btrfs-progs e2fsprogs fio zsh man-db groff
 	node-llhttp nginx-light curl python3-websockets python3-grpcio python3-asyncssh golang-go cargo chromium firefox-esr libnss3-tools
 )
-# A distribution's node or one that the person installed otherwise; both do.
+# A distribution's node or Java, or one that the person installed otherwise; both do.
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
+command -v javac >/dev/null || packages+=(default-jdk-headless)
 case "${1:-}" in
 --bench) packages+=(sshfs openssh-sftp-server squid-openssl mitmproxy) ;;
 --kernel) packages+=(flex bison libelf-dev bc xz-utils) ;;

@@ -11,6 +11,9 @@
  * the queue waits; a completion wakes the loop through the ring's eventfd (edge-triggered, never
  * read).
  *
+ * Besides its queue's there is no state to be stored: requests end before, and the configuration
+ * space does not change.
+ *
  * stop() asks the kernel to cancel what has not begun and waits for the rest, since a write that
  * runs cannot be called back. Afterwards the kernel has no address in guest memory any more.
  */

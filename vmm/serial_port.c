@@ -1,3 +1,14 @@
+/*
+ * Theory of operation
+ *
+ * Each access is an exit of a vCPU, and whichever vCPU it is does all of it, under the port's lock:
+ * the registers are its own memory, and a byte that is transmitted goes to the descriptor at once.
+ * Nothing is queued, so there is no thread, and after a guest's panic or triple fault nothing is
+ * left to write. The transmitter is always empty: whoever enables its interrupt, or transmits while
+ * it is enabled, gets one as an edge on the interrupt's eventfd, and reading the identity register
+ * clears the reason. Received is what the guest sends itself in loopback alone, by which drivers
+ * find out that there is a port.
+ */
 #include "vmm/serial_port.h"
 
 #include <errno.h>

@@ -1,3 +1,10 @@
+/*
+ * Theory of operation
+ *
+ * The vsock device knows no transport: vhost-user drives it for QEMU (vhost_user.c), and these
+ * functions for virtio-mmio. They only pass on what either side says; the event queue, the third,
+ * is never used, since the guest's CID does not change.
+ */
 #include "vmm/virtio_vsock.h"
 
 #include <errno.h>

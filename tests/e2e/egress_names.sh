@@ -7,6 +7,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/e2e/lib/tap.sh
 . tests/e2e/lib/tap.sh
+# shellcheck source=tests/e2e/lib/two_networks.sh
+. tests/e2e/lib/two_networks.sh
 
 build=${MATCHLOCK_BUILD:-build/release}
 if [ "${1:-}" != inside ]; then
@@ -18,32 +20,6 @@ fi
 work=$(mktemp -d)
 trap 'umount "$work/world" 2>/dev/null; rm -rf "$work"' EXIT
 world=()
-
-in_world() { nsenter --net="$work/world" "$@"; }
-
-# The world has every address that the attacker may name; routes lead there for all of them.
-build_network() {
-	touch "$work/world"
-	unshare --net sh -c "mount --bind /proc/self/ns/net '$work/world'" || return 1
-	ip link add host0 type veth peer name world0 netns "$work/world" || return 1
-	sysctl -qw net.ipv6.conf.host0.accept_dad=0 2>/dev/null
-	ip link set lo up
-	ip address add 93.184.216.1/24 dev host0
-	ip address add 2606:2800:220:1::1/64 dev host0 nodad
-	ip link set host0 up
-	in_world ip link set lo up
-	in_world ip address add 93.184.216.34/24 dev world0
-	in_world ip address add 2606:2800:220:1::34/64 dev world0 nodad
-	in_world ip link set world0 up
-	for address in 10.0.0.1 169.254.169.254; do
-		in_world ip address add "$address/32" dev lo
-	done
-	for address in 64:ff9b::a00:1 2002:a00:1::1; do
-		in_world ip address add "$address/128" dev lo nodad
-	done
-	ip route add default via 93.184.216.34
-	ip -6 route add default via 2606:2800:220:1::34
-}
 
 start_attacker() {
 	local targets=(93.184.216.34 10.0.0.1 169.254.169.254 64:ff9b::a00:1 2002:a00:1::1)
