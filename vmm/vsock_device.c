@@ -335,7 +335,7 @@ int vsock_device_new(const struct vsock_device_setup *setup, struct vsock_device
 	device->setup = *setup;
 	if (setup->connections_max == 0 || setup->connections_max > VSOCK_CONNECTIONS_MAX)
 		device->setup.connections_max = VSOCK_CONNECTIONS_MAX;
-	device->next_host_port = VSOCK_FIRST_HOST_PORT;
+	device->state.next_host_port = VSOCK_FIRST_HOST_PORT;
 	TAILQ_INIT(&device->all);
 	TAILQ_INIT(&device->ready);
 	*ret_device = device;

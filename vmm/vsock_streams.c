@@ -152,9 +152,9 @@ int vsock_device_request(struct vsock_connection *connection, uint32_t guest_por
 	struct vsock_ports ports = { .guest = guest_port };
 
 	for (size_t i = 0; i <= VSOCK_CONNECTIONS_MAX; i++) {
-		ports.host = device->next_host_port++;
-		if (device->next_host_port == UINT32_MAX)
-			device->next_host_port = VSOCK_FIRST_HOST_PORT;
+		ports.host = device->state.next_host_port++;
+		if (device->state.next_host_port == UINT32_MAX)
+			device->state.next_host_port = VSOCK_FIRST_HOST_PORT;
 		if (vsock_stream_find(device, ports))
 			continue;
 		vsock_stream_name(connection, ports);

@@ -20,6 +20,15 @@ struct pending_reset {
 
 TAILQ_HEAD(connection_list, vsock_connection);
 
+/* What can be stored of the device beside its queues' states. Streams end with that: their other
+ * ends are sockets of the host, and the guest is told by an event of the transport's (virtio 1.2,
+ * section 5.10.6.7). Host ports go on from here, so that no old packet finds a new stream. */
+struct vsock_device_state {
+	uint32_t next_host_port;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct vsock_device_state) == 8, "stored layout");
+
 struct vsock_device {
 	struct vsock_device_setup setup;
 	struct virtqueue queues[VSOCK_QUEUE_COUNT];
@@ -31,7 +40,7 @@ struct vsock_device {
 	struct connection_list ready;
 	size_t connection_count;
 	size_t pending_bytes; /* capacity of all buffers that are allocated */
-	uint32_t next_host_port;
+	struct vsock_device_state state;
 	struct pending_reset resets[VSOCK_RESETS_MAX];
 	size_t reset_start;
 	size_t reset_count;
