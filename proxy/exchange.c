@@ -610,7 +610,7 @@ struct exchange *exchange_new(const struct services *services, const struct exch
 		.response = &exchange->response,
 		.started_ns = services_now_ns(),
 	};
-	byte_buffer_init(&exchange->held, SECRET_SIGNED_BODY_MAX);
+	byte_buffer_init(&exchange->held, SECRET_SIGNED_BODY_MAX + 1);
 	body_pipe_init(&exchange->request);
 	body_pipe_init(&exchange->response);
 	response_filters_init(&exchange->response_filters, services, &exchange->response,

@@ -25,8 +25,10 @@ int signed_body_collect(struct http_leg *guest, struct byte_buffer *held,
 		guest->ops->receive(guest, held);
 	if (guest->receiving == HTTP_RECEIVING_FAILED)
 		return -EBADMSG;
+	if (byte_buffer_room(held) == 0)
+		return -EMSGSIZE;
 	if (guest->receiving == HTTP_RECEIVING_BODY)
-		return byte_buffer_room(held) == 0 ? -EMSGSIZE : -EAGAIN;
+		return -EAGAIN;
 	return EVP_Digest(byte_buffer_front(held), byte_buffer_length(held), digest, NULL,
 			  EVP_sha256(), NULL) == 1
 		       ? 0
