@@ -83,6 +83,8 @@ hostile = {
     "nested": Server(serve, authority_for("", ca="FALSE").leaf("nested.test")),
     "old": Server(serve, authority.leaf("old.test"), minimum=ssl.TLSVersion.TLSv1_1),
 }
+# Else OpenSSL's own defaults would refuse every client of such an old version, and the broker as one of them.
+hostile["old"].context.set_ciphers("ALL:@SECLEVEL=0")
 names = ["good.test", "plain.test", "raw.test", "endless.test", "interim.test", "flood.test", "within.test", "nobody.test"]
 allow = [f"good.test:{secure.port}", f"plain.test:{plain.port}", f"tcp://raw.test:{raw.port}",
          f"endless.test:{endless_server.port}", f"interim.test:{interim_server.port}", f"flood.test:{flood_server.port}",
@@ -227,18 +229,27 @@ except (ssl.SSLError, OSError) as error:
     tap.ok("but not under another server name", True)
 
 # ---- hostile certificates ----------------------------------------------------------------------
+lax = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+lax.load_verify_locations(authority.certificate)
+lax.minimum_version = lax.maximum_version = ssl.TLSVersion.TLSv1_1
+lax.set_ciphers("ALL:@SECLEVEL=0")
+with lax.wrap_socket(socket.create_connection(("127.0.0.1", hostile["old"].port)), server_hostname="old.test") as stream:
+    stream.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    tap.same("a client that takes TLS 1.1 is served by the old server", ("TLSv1.1", 200), (stream.version(), read_message(stream)[0]))
 seen.clear()
 for name, wanted in (("expired", "expired"), ("wrong", "hostname mismatch"), ("self", "self-signed"),
                      ("usage", "purpose"), ("stranger", "issuer"), ("beyond", "permitted subtree"),
-                     ("excluded", "excluded subtree"), ("nested", "invalid CA"), ("old", None)):
+                     ("excluded", "excluded subtree"), ("nested", "invalid CA"), ("old", "protocol version")):
     server = hostile[name]
     stream = broker.tls(f"{name}.test", server.port)
     stream.sendall(f"GET / HTTP/1.1\r\nHost: {name}.test:{server.port}\r\n\r\n".encode())
     status, fields, body, rest = read_message(stream)
     reason = fields.get("matchlock-error")
-    tap.ok(f"a server with a certificate that is {name}: a 502 that says so",
-           status == 502 and (wanted is None or (reason == "upstream_certificate" and wanted in body.decode())),
-           f"{status} {reason} {body}")
+    kind = "upstream_tls" if name == "old" else "upstream_certificate"
+    tap.ok(f"a server that is {name}, in its certificate or TLS: a 502 that says so",
+           status == 502 and reason == kind and wanted in body.decode(), f"{status} {reason} {body}")
+    tap.same(f"a server that is {name}: the log says which check failed", (kind, 502),
+             (lambda event: event and (event.get("reason"), event.get("status")))(broker.event(kind="request", host=f"{name}.test")))
 tap.same("no request reached them", [], seen)
 stream = broker.tls("within.test", within.port)
 stream.sendall(f"GET / HTTP/1.1\r\nHost: within.test:{within.port}\r\n\r\n".encode())
