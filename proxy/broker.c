@@ -275,6 +275,18 @@ static const struct jail_syscall broker_calls[] = {
 };
 static const struct jail_syscall_set broker_set = JAIL_SET(broker_calls);
 
+/* Their contents have been taken over. A memfd that stayed open would hold the secrets a second
+ * time, in memory that is not locked. */
+static void close_inputs(const struct broker_options *options)
+{
+	const int inputs[] = { options->config_fd, options->secrets_fd, options->upstream_ca_fd };
+
+	for (size_t i = 0; i < ARRAY_LENGTH(inputs); i++) {
+		if (inputs[i] >= 0)
+			close(inputs[i]);
+	}
+}
+
 /* Before the first byte of the guest's: the network remains, and no file. */
 static int confine(struct broker *broker)
 {
@@ -388,6 +400,7 @@ static int run(struct broker *broker, const struct broker_options *options)
 		error = control_new(&broker->services, options->control_fd, &broker->control);
 	if (error)
 		return error;
+	close_inputs(options);
 	error = confine(broker);
 	if (!error)
 		error = control_tell_ready(broker->control, session_ca_certificate(broker->ca));
