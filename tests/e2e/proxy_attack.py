@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.parse
 
-from broker import Authority, Broker, Server, Tap, read_all, read_message, read_until
+from broker import TIMEOUT, Authority, Broker, Server, Tap, read_all, read_message, read_until
 
 tap = Tap()
 authority = Authority(tempfile.mkdtemp(prefix="matchlock-proxy-ca-"))
@@ -142,10 +142,38 @@ for what, name in (("another name", "evil.test"), ("no host name", "a_b..c")):
         tap.ok(f"TLS for {what} is refused", False, "a handshake succeeded")
     except (ssl.SSLError, ValueError, OSError) as error:
         tap.ok(f"TLS for {what} is refused", "UNRECOGNIZED_NAME" in str(error) or isinstance(error, ValueError), error)
+tap.ok("and told to the log", broker.event(kind="denial", reason="host_mismatch", protocol="tls"))
 stream = broker.tls("good.test", secure.port)
 stream.sendall(b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
 status, fields, body, rest = read_message(stream)
 tap.same("Host against the server name", (421, "host_mismatch"), (status, fields.get("matchlock-denied")))
+
+# ---- TLS without a server name: then it is the name that was looked up -------------------------
+nameless = ssl.create_default_context(cadata=broker.certificate)
+nameless.check_hostname = False
+for what, host, wanted in (("for that name", f"good.test:{secure.port}", (200, None)), ("for another", "evil.test", (421, "host_mismatch")),
+                           ("for another port", f"good.test:{plain.port}", (421, "host_mismatch")), ("for an address", "127.0.0.1", (403, "address_literal"))):
+    stream = nameless.wrap_socket(broker.dial("good.test", secure.port))
+    tap.same("TLS without a server name has a certificate for the name that was looked up", (("DNS", "good.test"),),
+             stream.getpeercert()["subjectAltName"])
+    before = len(seen)
+    stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    status, fields, body, rest = read_message(stream)
+    tap.same(f"a request in it {what}", (*wanted, wanted[0] == 200), (status, fields.get("matchlock-denied"), len(seen) > before))
+try:
+    nameless.wrap_socket(broker.dial("good.test", secure.port), server_hostname="plain.test")
+    tap.ok("one for another name that is allowed is refused", False, "a handshake succeeded")
+except ssl.SSLError as error:
+    tap.ok("one for another name that is allowed is refused", "UNRECOGNIZED_NAME" in str(error), error)
+event = broker.event(kind="denial", reason="host_mismatch", protocol="tls")
+tap.ok("which the log has", event and event["host"] == "good.test", event)
+try:
+    nameless.wrap_socket(broker.dial(socket.inet_aton("127.0.0.1"), secure.port))
+    tap.ok("TLS to an address without a name is refused", False, "a handshake succeeded")
+except ssl.SSLError as error:
+    tap.ok("TLS to an address without a name is refused", "UNRECOGNIZED_NAME" in str(error), error)
+event = broker.event(kind="denial", reason="server_name_invalid")
+tap.ok("which the log has, too", event is not None, broker.events)
 
 # ---- addresses ---------------------------------------------------------------------------------
 for what, address in (("loopback", socket.inet_aton("127.0.0.1")), ("metadata", socket.inet_aton("169.254.169.254")),
@@ -222,6 +250,15 @@ passing.check_hostname = False
 stream = passing.wrap_socket(broker.dial("passed.test", secure.port), server_hostname="passed.test")
 tap.same("a host that is passed through shows its own certificate", (("DNS", "good.test"),),
          stream.getpeercert()["subjectAltName"])
+stream.sendall(b"GET /passed HTTP/1.1\r\nHost: passed.test\r\n\r\n")
+tap.same("and serves its guest", 200, read_message(stream)[0])
+stream.close()
+event = broker.event(kind="connection", host="passed.test") or {}
+tap.same("of which the log has a connection, opaque, by which option", ("tcp", secure.port, "127.0.0.1", f"--passthrough passed.test:{secure.port}"),
+         tuple(event.get(field) for field in ("protocol", "port", "address", "rule")))
+tap.ok("its bytes, those of TLS included, and its time", event.get("sent", 0) > 100 and event.get("received", 0) > 500 and
+       0 < event.get("duration_ns", 0) < 1e9 * TIMEOUT, event)
+tap.ok("and nothing that was said in it", not {"method", "path", "status"} & set(event) and "/passed" not in str(broker.events), event)
 try:
     passing.wrap_socket(broker.dial("passed.test", secure.port), server_hostname="evil.test")
     tap.ok("but not under another server name", False, "a handshake succeeded")

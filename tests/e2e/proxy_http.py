@@ -74,6 +74,10 @@ def answer(connection, method, path, body, data, head):
             release.wait(20)
             release.clear()
         return None
+    elif path == b"/slow":
+        connection.sendall(b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n")
+        time.sleep(0.5)
+        connection.sendall(b"6\r\n world\r\n0\r\n\r\n")
     elif path == b"/garbage":
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd")
         return None
@@ -164,6 +168,20 @@ tap.same("the request is written anew, without fields of the connection",
 event = broker.event(kind="request", path="/a")
 tap.ok("the log has it without its query", event and "token" not in str(event) and event["status"] == 200 and
        event["host"] == "plain.test" and event["address"] == "127.0.0.1", event)
+
+began = time.monotonic_ns()
+status, fields, body, rest = request("POST /slow?x HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n0\r\n\r\n",
+                                     stream=stream)
+taken = time.monotonic_ns() - began
+event = broker.event(kind="request", path="/slow") or {}
+duration = event.pop("duration_ns", 0)
+tap.same("what was allowed is in the log, with the bytes of both bodies and what allowed it",
+         {"kind": "request", "protocol": "http", "host": "plain.test", "port": plain.port, "address": "127.0.0.1", "method": "POST",
+          "path": "/slow", "status": 201, "sent": 3, "received": 11, "rule": f"--allow-host plain.test:{plain.port}"}, event)
+tap.ok("and how long it took", 500_000_000 <= duration <= taken, f"{duration} of {taken}")
+status, fields, body, rest = request("HEAD /head HTTP/1.1\r\nHost: HOST\r\n\r\n", stream=stream, to_head=True)
+event = broker.event(kind="request", path="/head")
+tap.same("an answer without a body counts none, whatever its length says", (0, 0), event and (event["sent"], event["received"]))
 
 stream.sendall(b"".join(b"GET /p%d HTTP/1.1\r\nHost: plain.test:%d\r\n\r\n" % (number, plain.port)
                         for number in range(5)))
