@@ -11,16 +11,9 @@ fi
 work=$(mktemp -d /tmp/matchlock-kvm-machine-XXXXXX)
 trap 'rm -rf "$work"' EXIT
 
-kernel() { # NAME ASSEMBLY: an ELF image that begins with it
-	printf '.globl _start\n_start:\n%s\n1: hlt\njmp 1b\n' "$2" >"$work/$1.s" &&
-		as -o "$work/$1.o" "$work/$1.s" &&
-		ld -nostdlib -static -Ttext=0x1000000 -o "$work/$1" "$work/$1.o" || exit 1
-}
-say() { # TEXT: code that writes it to the console, as a line
-	printf 'lea text(%%rip), %%rsi\nmov $%d, %%ecx\n' $((${#1} + 1))
-	printf 'mov $0x3f8, %%edx\ncld\nrep outsb\n'
-	printf 'jmp 9f\ntext: .ascii "%s\\n"\n9:\n' "$1"
-}
+# shellcheck source=tests/e2e/lib/payload_kernel.sh
+. "$(dirname "$0")/lib/payload_kernel.sh"
+
 kernel off "$(say hello)
 mov \$0x600, %edx
 mov \$0x34, %al
@@ -52,13 +45,7 @@ cld
 mov $4096, %ecx
 rep outsb
 jmp 2b'
-kernel tick 'mov $0x3f8, %edx
-mov $0x2e, %al
-2: mov $20000, %ecx
-3: dec %ecx
-jnz 3b
-out %al, %dx
-jmp 2b'
+kernel_tick
 # Every register of the first four devices (vsock, entropy, balloon, disk), at each width, and ports all over. The page tables that
 # a kernel starts with do not reach so far.
 kernel poke 'movq $0x1200003, 0xa018
@@ -96,92 +83,13 @@ out %al, $0xe9
 mov $0x600, %edx
 mov $0x34, %al
 out %al, %dx'
-head -c 5000 /dev/zero >"$work/initrd"
 printf 'no kernel' >"$work/text"
 
-exec python3 - "$build/matchlock-vmm" "$work" <<'PYTHON'
-import fcntl, os, signal, socket, subprocess, sys, time
+export PYTHONPATH=${0%/*}/lib
+python3 - "$build/matchlock-vmm" "$work" <<'PYTHON'
+import fcntl, os, signal, socket, time
 
-program, work = sys.argv[1:]
-count = failed = 0
-LIMIT = 60
-
-
-def ok(what, good, note=""):
-    global count, failed
-    count += 1
-    print(("ok" if good else "not ok"), count, "-", what)
-    if not good:
-        failed += 1
-        for line in str(note).splitlines():
-            print("#", line)
-
-
-class Machine:
-    """One VMM with a kernel of ours; what it says on its control socket and standard error."""
-
-    def __init__(self, kernel, cpus=1, memory=64, extra=(), fds=()):
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(LIMIT)
-        self.console = os.open(f"{work}/console", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        self.errors = open(f"{work}/errors", "w+")
-        self.process = subprocess.Popen(
-            [program, "--engine", "kvm", "--kernel", f"{work}/{kernel}", "--initrd",
-             f"{work}/initrd", "--cpus", str(cpus), "--memory", str(memory), "--cid", "3",
-             "--socket-base", f"{work}/socket", "--control-fd", str(theirs.fileno()),
-             "--console-fd", str(self.console), *extra],
-            pass_fds=[theirs.fileno(), self.console, *fds], stdin=subprocess.DEVNULL,
-            stderr=self.errors)
-        theirs.close()
-
-    def hear(self):
-        try:
-            return self.control.recv(1000).decode()
-        except TimeoutError:
-            return "nothing"
-
-    def written(self):
-        return os.fstat(self.console).st_size
-
-    def grows(self):
-        before = self.written()
-        end = time.monotonic() + LIMIT
-        while self.written() == before and time.monotonic() < end:
-            time.sleep(0.02)
-        return self.written() > before
-
-    def rests(self):
-        time.sleep(0.2)
-        before = self.written()
-        time.sleep(0.3)
-        return self.written() == before
-
-    def end(self):
-        try:
-            status = self.process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            status = "hangs"
-        self.errors.seek(0)
-        self.said = self.errors.read()
-        os.lseek(self.console, 0, os.SEEK_SET)
-        self.shown = os.read(self.console, 1000).decode(errors="replace")
-        os.close(self.console)
-        self.control.close()
-        try:
-            os.unlink(f"{work}/socket")
-        except FileNotFoundError:
-            pass
-        return status
-
-
-def ends(kernel, wanted, status, **how):
-    machine = Machine(kernel, **how)
-    heard = machine.hear()
-    got = machine.end()
-    ok(f"{kernel} {how or ''}: {wanted}", heard.startswith(f"end {wanted}"), heard)
-    ok(f"{kernel}: status {status}", got == status, f"{got}\n{machine.said}")
-    return machine, heard
+from machine import Machine, ends, finish, ok, work
 
 
 machine, heard = ends("off", "powered-off", 0)
@@ -275,6 +183,5 @@ machine = Machine("off", extra=("--append", "a" * 3000))
 ok("a long command line is refused", machine.hear().startswith("end engine-failed"))
 ok("which is told", machine.end() == 125 and "2047" in machine.said, machine.said)
 
-print(f"1..{count}")
-sys.exit(1 if failed else 0)
+finish()
 PYTHON
