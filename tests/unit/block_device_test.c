@@ -5,11 +5,15 @@
 
 #include <check.h>
 #include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #define FEATURE_RO (UINT64_C(1) << 5)
 #define FEATURE_FLUSH (UINT64_C(1) << 9)
@@ -629,8 +633,8 @@ START_TEST(unfit_files)
 }
 END_TEST
 
-/* tmpfs cannot zero a range but by a hole. */
-START_TEST(file_without_zero_range)
+/* Another file takes the place of the disk's. */
+static void replace_disk(int fd, uint64_t own_features)
 {
 	struct virtio_mmio_setup transport_setup = {
 		.operations = &block_device_operations,
@@ -638,26 +642,143 @@ START_TEST(file_without_zero_range)
 		.interrupt = count_interrupt,
 		.violation = note_violation,
 	};
-	struct block_device_setup setup = { .serial = "s", .loop = &loop };
-	const struct segment segment = { 1, 2, 0 };
+	struct block_device_setup setup = { .fd = fd, .serial = "s", .loop = &loop };
 
 	virtio_mmio_free(transport);
 	block_device_free(disk);
-	setup.fd = memfd_create("disk", MFD_CLOEXEC);
-	for (int i = 0; i < 8; i++)
-		ck_assert_int_eq(write(setup.fd, (uint8_t[512]){ 1, 2, 3, 4 }, 512), 512);
 	ck_assert_int_eq(block_device_new(&setup, &disk), 0);
 	transport_setup.device = disk;
 	ck_assert_int_eq(virtio_mmio_new(&transport_setup, &transport), 0);
 	ck_assert_int_eq(virtio_mmio_start(transport, &loop), 0);
-	bring_up(FEATURE_FLUSH);
-	ck_assert_uint_eq(do_segments(BLOCK_WRITE_ZEROES, &segment, 1), BLOCK_OK);
+	bring_up(own_features);
 	close(file);
-	file = setup.fd;
+	file = fd;
+}
+
+/* tmpfs cannot zero a range but by a hole. */
+START_TEST(file_without_zero_range)
+{
+	const struct segment segment = { 1, 2, 0 };
+	int fd = memfd_create("disk", MFD_CLOEXEC);
+
+	for (int i = 0; i < 8; i++)
+		ck_assert_int_eq(write(fd, (uint8_t[512]){ 1, 2, 3, 4 }, 512), 512);
+	replace_disk(fd, FEATURE_FLUSH);
+	ck_assert_uint_eq(do_segments(BLOCK_WRITE_ZEROES, &segment, 1), BLOCK_OK);
 	ck_assert_uint_eq(disk_word(0), 0x04030201);
 	ck_assert_uint_eq(disk_word(1), 0);
 	ck_assert_uint_eq(disk_word(2), 0);
 	ck_assert_uint_eq(disk_word(3), 0x04030201);
+}
+END_TEST
+
+/* ---- what is on the disk when a request is answered --------------------------------------------
+ *
+ * A page of a file that is not on the disk yet is dirty in any mapping of it that has touched it
+ * (proc(5), smaps). The file lies beside this program, since /tmp may be memory, where all pages
+ * are dirty for ever.
+ */
+
+#define SYNC_LENGTH (256u * 1024)
+#define PAGE 4096u
+
+static int disk_file(void)
+{
+	char name[PATH_MAX];
+	ssize_t length = readlink("/proc/self/exe", name, sizeof(name) - sizeof("-XXXXXX"));
+	int fd;
+
+	if (length <= 0)
+		return -1;
+	memcpy(name + length, "-XXXXXX", sizeof("-XXXXXX"));
+	fd = mkostemp(name, O_CLOEXEC);
+	if (fd >= 0)
+		(void)unlink(name);
+	return fd;
+}
+
+static bool disk_is_memory(void)
+{
+	struct statfs system = { 0 };
+	int fd = disk_file();
+	bool is_memory = fd < 0 || fstatfs(fd, &system) < 0 || system.f_type == TMPFS_MAGIC ||
+			 system.f_type == RAMFS_MAGIC;
+
+	if (fd >= 0)
+		close(fd);
+	return is_memory;
+}
+
+/* Dirty pages of a mapping, in KiB. */
+static unsigned dirty_of(const volatile uint8_t *mapping)
+{
+	FILE *maps = fopen("/proc/self/smaps", "re");
+	unsigned dirty = 0, sum = 0, value;
+	char line[PATH_MAX + 128];
+	bool inside = false;
+	uintptr_t start, end;
+
+	ck_assert_ptr_nonnull(maps);
+	for (unsigned at = 0; at < SYNC_LENGTH; at += PAGE)
+		sum += mapping[at];
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) == 2)
+			inside = start == (uintptr_t)mapping;
+		else if (inside && (sscanf(line, "Shared_Dirty: %u", &value) == 1 ||
+				    sscanf(line, "Private_Dirty: %u", &value) == 1))
+			dirty += value;
+	}
+	(void)fclose(maps);
+	ck_assert_uint_gt(sum, 0);
+	return dirty;
+}
+
+/* A disk of which nothing is dirty, and its mapping. */
+static const uint8_t *clean_disk(uint64_t own_features)
+{
+	static uint8_t bytes[SYNC_LENGTH];
+	const uint8_t *mapping;
+	int fd = disk_file();
+
+	memset(bytes, 0x11, sizeof(bytes));
+	ck_assert_int_eq(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
+	ck_assert_int_eq(fsync(fd), 0);
+	mapping = mmap(NULL, SYNC_LENGTH, PROT_READ, MAP_SHARED, fd, 0);
+	ck_assert(mapping != MAP_FAILED);
+	replace_disk(fd, own_features);
+	ck_assert_uint_eq(dirty_of(mapping), 0);
+	return mapping;
+}
+
+START_TEST(a_flush_waits_for_the_disk)
+{
+	const uint8_t *mapping = clean_disk(FEATURE_FLUSH);
+	unsigned dirty = 0;
+
+	/* The kernel may begin to write by itself, at any moment. */
+	for (int i = 0; i < 10 && dirty == 0; i++) {
+		memset(driver_bytes(&driver, DATA), 0x22 + i, PAGE);
+		ck_assert_uint_eq(do_request(BLOCK_WRITE, 8, PAGE, 0), BLOCK_OK);
+		dirty = dirty_of(mapping);
+	}
+	ck_assert_uint_gt(dirty, 0);
+	ck_assert_uint_eq(do_request(BLOCK_FLUSH, 0, 0, 0), BLOCK_OK);
+	ck_assert_uint_eq(dirty_of(mapping), 0);
+	ck_assert_uint_eq(mapping[PAGE], driver_bytes(&driver, DATA)[0]);
+}
+END_TEST
+
+/* Such a driver takes an answer for "on the disk". */
+START_TEST(without_flushes_each_write_waits_for_the_disk)
+{
+	const uint8_t *mapping = clean_disk(0);
+
+	for (uint64_t sector = 0; sector < 64; sector += 16) {
+		memset(driver_bytes(&driver, DATA), 0x22, PAGE);
+		ck_assert_uint_eq(do_request(BLOCK_WRITE, sector, PAGE, 0), BLOCK_OK);
+		ck_assert_uint_eq(dirty_of(mapping), 0);
+		ck_assert_uint_eq(mapping[sector * BLOCK_SECTOR], 0x22);
+	}
 }
 END_TEST
 
@@ -692,6 +813,12 @@ int main(void)
 	tcase_add_test(tests, file_shrinks);
 	tcase_add_test(tests, unfit_files);
 	tcase_add_test(tests, file_without_zero_range);
+	if (disk_is_memory()) {
+		printf("# not tested: what is on the disk; this program lies in memory\n");
+	} else {
+		tcase_add_test(tests, a_flush_waits_for_the_disk);
+		tcase_add_test(tests, without_flushes_each_write_waits_for_the_disk);
+	}
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(read_only_tests, set_up_read_only, tear_down);
 	tcase_add_test(read_only_tests, read_only_disk);
