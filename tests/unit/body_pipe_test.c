@@ -2,6 +2,7 @@
 #include "proxy/body_pipe.h"
 
 #include <check.h>
+#include <errno.h>
 #include <stdlib.h>
 
 struct fake_leg {
@@ -156,6 +157,42 @@ START_TEST(what_comes_behind_what_waits_is_not_copied)
 }
 END_TEST
 
+static int refuse(struct body_filter *filter, const uint8_t *data, size_t length, bool is_last,
+		  struct byte_buffer *out)
+{
+	(void)data;
+	(void)is_last;
+	(void)out;
+	((struct fake_filter *)filter)->copied += length;
+	return -EACCES;
+}
+
+/* What a refusal tells of: all that came, and that none of it went. */
+START_TEST(what_came_is_counted_though_it_does_not_go_on)
+{
+	struct fake_filter filter = { .filter = { .feed = refuse, .free = free_nothing } };
+	struct fake_leg from = make_leg(1000);
+	struct fake_leg to = make_leg(0);
+	struct byte_buffer held;
+	struct body_pipe pipe;
+
+	byte_buffer_init(&held, 100);
+	ck_assert_int_eq(byte_buffer_append(&held, "held", 4), 0);
+	body_pipe_init(&pipe);
+	body_pipe_add(&pipe, &filter.filter);
+	body_pipe_take(&pipe, &held);
+	ck_assert_uint_eq(pipe.taken, 4);
+	to.room = 7777;
+	body_pipe_move(&pipe, &from.leg, &to.leg);
+	ck_assert_int_eq(pipe.state, BODY_PIPE_BLOCKED);
+	ck_assert_uint_eq(pipe.taken, filter.copied);
+	ck_assert_uint_gt(pipe.taken, 4);
+	ck_assert_uint_eq(pipe.moved, 0);
+	body_pipe_release(&pipe);
+	byte_buffer_release(&held);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("body_pipe");
@@ -165,6 +202,7 @@ int main(void)
 
 	tcase_add_test(all, room_that_a_late_flush_makes_is_used);
 	tcase_add_test(all, what_comes_behind_what_waits_is_not_copied);
+	tcase_add_test(all, what_came_is_counted_though_it_does_not_go_on);
 	suite_add_tcase(suite, all);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
