@@ -11,11 +11,13 @@ import subprocess
 import tempfile
 import threading
 
-from broker import Authority, Broker, Server, Tap, read_all, read_message, read_until, spawn
+from broker import Authority, Broker, Server, Tap, bundle, read_all, read_message, read_until, spawn
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-h2-")
 authority = Authority(directory)
+
+SECRET = b"sk-ant-api03-RealRealRealReal0123456789-abcdefghijklmnop"
 
 NODE_SERVER = """
 const http2 = require('http2'), fs = require('fs'), crypto = require('crypto');
@@ -107,6 +109,8 @@ def start_nginx(certificate):
         port = free.getsockname()[1]
     with open(os.path.join(directory, "file"), "wb") as file:
         file.write(bytes(range(256)) * 65536)
+    with open(os.path.join(directory, "held"), "wb") as file:
+        file.write(b"a" * 1000 + SECRET + b"b" * 1000)
     config = script("nginx.conf", f"""daemon off; pid {directory}/pid; error_log {directory}/error; worker_processes 1; user root;
         events {{ }}
         http {{ access_log off; client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
@@ -134,15 +138,20 @@ def serve_http1(connection):
 
 
 node, node_port = start_node(authority.leaf("node.test"))
-nginx, nginx_port = start_nginx(authority.leaf("nginx.test"))
+# One server of two names; at the second one its answers are searched for a secret.
+nginx, nginx_port = start_nginx(authority.leaf("nginx.test,DNS:held.test"))
 old = Server(serve_http1, authority.leaf("old.test"), ["http/1.1"])
-broker = Broker([f"node.test:{node_port}", f"nginx.test:{nginx_port}", f"old.test:{old.port}"],
-                ["node.test", "nginx.test", "old.test"], authority)
+broker = Broker([f"node.test:{node_port}", f"nginx.test:{nginx_port}", f"held.test:{nginx_port}", f"old.test:{old.port}"],
+                ["node.test", "nginx.test", "held.test", "old.test"], authority, bundle((b"API_KEY", SECRET, [(b"held.test", 0)], 1)))
 trusted = script("session.pem", broker.certificate)
 
 
+def address_of(name):
+    return "127.0.0.3" if name == "held.test" else "127.0.0.2"
+
+
 def relay(name, port):
-    """Lets programs that know nothing of Unix sockets reach the broker: at 127.0.0.2, the same port."""
+    """Lets programs that know nothing of Unix sockets reach the broker: at that address, the same port."""
 
     def pump(source, sink):
         try:
@@ -163,16 +172,16 @@ def relay(name, port):
             for ends in ((client, stream), (stream, client)):
                 threading.Thread(target=pump, args=ends, daemon=True).start()
 
-    listener = socket.create_server(("127.0.0.2", port), backlog=128)
+    listener = socket.create_server((address_of(name), port), backlog=128)
     threading.Thread(target=accept, daemon=True).start()
 
 
-for name, port in (("node.test", node_port), ("nginx.test", nginx_port), ("old.test", old.port)):
+for name, port in (("node.test", node_port), ("nginx.test", nginx_port), ("held.test", nginx_port), ("old.test", old.port)):
     relay(name, port)
 
 
 def curl(name, port, path, *options):
-    result = subprocess.run(["curl", "-sS", "--max-time", "30", "--cacert", trusted, "--resolve", f"{name}:{port}:127.0.0.2",
+    result = subprocess.run(["curl", "-sS", "--max-time", "30", "--cacert", trusted, "--resolve", f"{name}:{port}:{address_of(name)}",
                              "-o", "-", "-w", "\n%{http_version} %{http_code}", *options, f"https://{name}:{port}{path}"],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     body, _, rest = result.stdout.rpartition(b"\n")
@@ -203,6 +212,10 @@ tap.same("16 MiB go up whole", (16777216, hashlib.sha256(bytes(range(256)) * 655
          (answer.get("length"), answer.get("digest")))
 event = broker.event(kind="request", path="/upload")
 tap.ok("and are in the log", event and event["sent"] == 16777216 and event["protocol"] == "h2" and event["status"] == 200, event)
+body, rest = curl("node.test", node_port, "/x", "-i")
+head = body.lower().partition(b"\r\n\r\n")[0]
+tap.ok("an answer arrives without Alt-Svc, which would lead round the broker", rest == "2 200" and
+       b"content-type: application/json" in head and b"alt-svc" not in head, (rest, head))
 answer = client("node.test", node_port, "/x?q=1")
 inner = json.loads(answer["body"]) if isinstance(answer, dict) and answer.get("body") else {}
 tap.same("a request of node's", (200, "GET", "/x?q=1", f"node.test:{node_port}", "a=1; b=2"),
@@ -218,6 +231,42 @@ tap.same("32 MiB of one stream, without a length", (32 << 20, "2 200"), (len(bod
 answer = client("node.test", node_port, "/reset")
 tap.same("a stream that the server resets is a 502", 502, answer.get("status"))
 tap.ok("a client that has only HTTP/2 gets no connection where the server has none", "error" in client("old.test", old.port, "/x"))
+
+# ---- parts of a file, at a host that has a secret --------------------------------------------------
+placeholder = broker.placeholders["API_KEY"].encode()
+whole = b"a" * 1000 + placeholder + b"b" * 1000
+size = len(whole)
+
+
+def part(version, *options):
+    """Status, the fields of the head, the body."""
+    body, rest = curl("held.test", nginx_port, "/held", version, "-i", "-H", f"Authorization: Bearer {placeholder.decode()}", *options)
+    head, _, body = body.partition(b"\r\n\r\n")
+    lines = (line.partition(":") for line in head.decode().split("\r\n")[1:])
+    return rest, {name.lower(): value.strip() for name, _, value in lines}, body
+
+
+for version, number in ("--http1.1", "1.1"), ("--http2", "2"):
+    rest, fields, body = part(version)
+    etag = fields.get("etag", "")
+    tap.same(f"HTTP/{number}: the whole file, with the placeholder in the secret's place", (f"{number} 200", whole), (rest, body))
+    for what, given, first, last in (("before the secret", "0-999", 0, 999), ("around it", "990-1065", 990, 1065),
+                                     ("up to its end", f"1000-{999 + len(SECRET)}", 1000, 999 + len(SECRET)),
+                                     ("at the end", "-10", size - 10, size - 1)):
+        rest, fields, body = part(version, "-H", f"Range: bytes={given}")
+        tap.same(f"HTTP/{number}: a range {what}", (f"{number} 206", f"bytes {first}-{last}/{size}", str(last - first + 1), whole[first:last + 1]),
+                 (rest, fields.get("content-range"), fields.get("content-length"), body))
+    rest, fields, body = part(version, "-H", "Range: bytes=990-1065", "-H", f"If-Range: {etag}")
+    tap.same(f"HTTP/{number}: a range if the file is the same", (f"{number} 206", True, whole[990:1066]), (rest, bool(etag), body))
+    rest, fields, body = part(version, "-H", "Range: bytes=990-1065", "-H", 'If-Range: "another"')
+    tap.same(f"HTTP/{number}: the whole one if it is not", (f"{number} 200", None, whole), (rest, fields.get("content-range"), body))
+    rest, fields, body = part(version, "-H", "Range: bytes=0-9,990-1065")
+    tap.ok(f"HTTP/{number}: two ranges", rest == f"{number} 206" and fields.get("content-type", "").startswith("multipart/byteranges") and
+           b"\r\n\r\n" + whole[:10] + b"\r\n" in body and b"\r\n\r\n" + whole[990:1066] + b"\r\n" in body, (rest, fields, body))
+    rest, fields, body = part(version, "-H", f"Range: bytes={size}-")
+    tap.same(f"HTTP/{number}: a range behind the end", (f"{number} 416", f"bytes */{size}"), (rest, fields.get("content-range")))
+    event = broker.event(kind="request", host="held.test", protocol="h2" if number == "2" else "https", status=206)
+    tap.same(f"HTTP/{number}: the log has what was received", ("API_KEY", 1000), event and (event.get("secrets"), event["received"]))
 
 # ---- frames of an attacker's -----------------------------------------------------------------------
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
