@@ -471,6 +471,77 @@ START_TEST(what_is_shown_of_a_network_holds_no_password)
 }
 END_TEST
 
+#define CERTIFICATE "/run/matchlock/ca.pem"
+#define BUNDLE "/run/matchlock/ca-bundle.pem"
+
+/* Those that add to what a program trusts get the one certificate; those that take its place get
+ * all, or the program could reach nobody who is passed through. */
+static const char *const trusting[] = {
+	"NODE_EXTRA_CA_CERTS=" CERTIFICATE,
+	"DENO_CERT=" CERTIFICATE,
+	"SSL_CERT_FILE=" BUNDLE,
+	"REQUESTS_CA_BUNDLE=" BUNDLE,
+	"PIP_CERT=" BUNDLE,
+	"CURL_CA_BUNDLE=" BUNDLE,
+	"GIT_SSL_CAINFO=" BUNDLE,
+	"CARGO_HTTP_CAINFO=" BUNDLE,
+	"npm_config_cafile=" BUNDLE,
+	"AWS_CA_BUNDLE=" BUNDLE,
+	"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE=" BUNDLE,
+	"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=" BUNDLE,
+	"NIX_SSL_CERT_FILE=" BUNDLE,
+	"BUNDLE_SSL_CA_CERT=" BUNDLE,
+	"HEX_CACERTS_PATH=" BUNDLE,
+	"NODE_USE_SYSTEM_CA=1",
+	"UV_NATIVE_TLS=1",
+};
+
+/* How many of a session's variables name a file of its authority's. */
+static size_t count_trusting(const struct text_list *list)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < list->count; i++)
+		count += strstr(list->items[i], "=/run/matchlock/ca") != NULL;
+	return count;
+}
+
+START_TEST(programs_are_told_whom_to_trust)
+{
+	struct run_options options;
+	struct problem problem = { 0 };
+	struct plan plan;
+
+	/* What the host's programs trust says nothing of the guest's. */
+	for (size_t i = 0; i < ARRAY_LENGTH(trusting); i++) {
+		char *name = strndup(trusting[i], strcspn(trusting[i], "="));
+
+		setenv(name, "/etc/host.pem", 1);
+		free(name);
+	}
+	ck_assert_int_eq(make_plan("--allow-host a.test", &options, &plan, &problem), 0);
+	for (size_t i = 0; i < ARRAY_LENGTH(trusting); i++)
+		ck_assert_msg(holds(&plan.environment, trusting[i]), "%s is not set", trusting[i]);
+	ck_assert_uint_eq(count_trusting(&plan.environment), ARRAY_LENGTH(trusting) - 2);
+	plan_free(&plan);
+	run_options_free(&options);
+
+	ck_assert_int_eq(make_plan("--allow-host a.test -e SSL_CERT_FILE=/mine.pem", &options,
+				   &plan, &problem),
+			 0);
+	ck_assert(holds(&plan.environment, "SSL_CERT_FILE=/mine.pem"));
+	ck_assert_uint_eq(count_trusting(&plan.environment), ARRAY_LENGTH(trusting) - 3);
+	plan_free(&plan);
+	run_options_free(&options);
+
+	ck_assert_int_eq(make_plan("--no-network", &options, &plan, &problem), 0);
+	ck_assert_uint_eq(count_trusting(&plan.environment), 0);
+	ck_assert(!holds(&plan.environment, "UV_NATIVE_TLS=1"));
+	plan_free(&plan);
+	run_options_free(&options);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("cli_plan");
@@ -491,6 +562,7 @@ int main(void)
 	tcase_add_test(tests, a_network_is_planned);
 	tcase_add_test(tests, a_policy_can_give_a_network);
 	tcase_add_test(tests, what_is_shown_of_a_network_holds_no_password);
+	tcase_add_test(tests, programs_are_told_whom_to_trust);
 	suite_add_tcase(suite, tests);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -95,6 +95,71 @@ START_TEST(a_debian_image_trusts_it_everywhere)
 }
 END_TEST
 
+static const char *const bundles[] = {
+	"etc/ssl/certs/ca-certificates.crt",
+	"etc/ssl/cert.pem",
+	"etc/pki/tls/certs/ca-bundle.crt",
+	"etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+	"etc/ssl/ca-bundle.pem",
+	"var/lib/ca-certificates/ca-bundle.pem",
+};
+
+START_TEST(each_distributions_bundle_gets_it)
+{
+	make(bundles[_i], OTHERS);
+	add();
+	for (int i = 0; i < (int)ARRAY_LENGTH(bundles); i++) {
+		if (i != _i)
+			ck_assert_msg(!exists(bundles[i]), "%s was made", bundles[i]);
+	}
+	expect(bundles[_i], OTHERS CERTIFICATE);
+	/* Programs that are given a bundle trust whom the image trusts. */
+	expect("run/matchlock/ca-bundle.pem", CERTIFICATE OTHERS);
+}
+END_TEST
+
+static const char *const sources[] = {
+	"usr/local/share/ca-certificates",
+	"etc/pki/ca-trust/source/anchors",
+	"etc/pki/trust/anchors",
+};
+
+START_TEST(each_distributions_update_finds_it)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/theirs.crt", sources[_i]);
+	make(path, OTHERS);
+	add();
+	for (int i = 0; i < (int)ARRAY_LENGTH(sources); i++) {
+		snprintf(path, sizeof(path), "%s/matchlock.crt", sources[i]);
+		if (i == _i)
+			expect(path, CERTIFICATE);
+		else
+			ck_assert_msg(!exists(sources[i]), "%s was made", sources[i]);
+	}
+	snprintf(path, sizeof(path), "%s/theirs.crt", sources[_i]);
+	expect(path, OTHERS);
+}
+END_TEST
+
+/* There one bundle is a link to the other. */
+START_TEST(a_suse_image_trusts_it_once)
+{
+	make("var/lib/ca-certificates/ca-bundle.pem", OTHERS);
+	make("etc/ssl/x", "");
+	make("etc/pki/trust/anchors/x", "");
+	ck_assert_int_eq(symlinkat("../../var/lib/ca-certificates/ca-bundle.pem", root_fd,
+				   "etc/ssl/ca-bundle.pem"),
+			 0);
+	add();
+	expect("var/lib/ca-certificates/ca-bundle.pem", OTHERS CERTIFICATE);
+	expect("etc/ssl/ca-bundle.pem", OTHERS CERTIFICATE);
+	expect("etc/pki/trust/anchors/matchlock.crt", CERTIFICATE);
+	expect("run/matchlock/ca-bundle.pem", CERTIFICATE OTHERS);
+}
+END_TEST
+
 START_TEST(bundles_that_are_links_get_it_once)
 {
 	make("etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "no newline at the end");
@@ -236,6 +301,9 @@ int main(void)
 
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_test(tests, a_debian_image_trusts_it_everywhere);
+	tcase_add_loop_test(tests, each_distributions_bundle_gets_it, 0, ARRAY_LENGTH(bundles));
+	tcase_add_loop_test(tests, each_distributions_update_finds_it, 0, ARRAY_LENGTH(sources));
+	tcase_add_test(tests, a_suse_image_trusts_it_once);
 	tcase_add_test(tests, bundles_that_are_links_get_it_once);
 	tcase_add_test(tests, an_image_without_any_has_ours);
 	tcase_add_test(tests, browsers_are_told_by_policy);
