@@ -343,6 +343,42 @@ for _ in range(100):
     time.sleep(0.1)
 tap.ok("when the guest goes, so does that server's connection", flooded[1])
 
+# ---- certificates without end ------------------------------------------------------------------
+# A certificate is made for each name, also where nothing will be allowed; an address needs no look-up first.
+shown = ssl.create_default_context(cadata=broker.certificate)
+failures = []
+
+
+def mint(numbers):
+    """One handshake for each number, with a name as long as they can be."""
+    for number in numbers:
+        name = f"{number}.{'.'.join(['x' * 60] * 3)}.test"
+        try:
+            shown.wrap_socket(broker.dial(socket.inet_aton("10.0.0.1"), 443), server_hostname=name).close()
+        except OSError as failure:
+            failures.append((name, failure))
+
+
+mint(range(600))
+memory = broker.resident_kib()
+minters = [threading.Thread(target=mint, args=(range(1000 * number, 1000 * number + 700),)) for number in range(1, 4)]
+stream = broker.dial("plain.test", plain.port)
+for minter in minters:
+    minter.start()
+slowest = 0
+answered = []
+while any(minter.is_alive() for minter in minters):
+    began = time.monotonic()
+    stream.sendall(f"GET / HTTP/1.1\r\nHost: plain.test:{plain.port}\r\n\r\n".encode())
+    answered.append(read_message(stream)[0])
+    slowest = max(slowest, time.monotonic() - began)
+    time.sleep(0.01)
+mint(range(5))
+tap.same("a guest that has certificates made for two thousand names gets them, again for those that were forgotten", [], failures)
+tap.ok("and keeps nobody waiting", len(answered) > 10 and set(answered) == {200} and slowest < 5, (len(answered), set(answered), slowest))
+grown = broker.resident_kib() - memory
+tap.ok("nor does it fill up the broker", "asan" in os.environ.get("MATCHLOCK_BUILD", "") or grown < 2048, f"{grown} KiB")
+
 dns = broker.dns(b"\0\1\1\0\0\1\0\0\0\0\0\0" + b"\7example\4test\0\0\x41\0\1")
 tap.same("a query for HTTPS records has no answer", 0, struct.unpack(">H", dns[6:8])[0])
 tap.same("the broker ends in order after all this", 0, broker.stop())
