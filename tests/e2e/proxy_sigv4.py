@@ -85,14 +85,21 @@ def take(connection, data, length):
     return data[:length], data[length:]
 
 
-def take_chunks(connection, data):
+def take_chunks(connection, data, had):
+    """The trailers become fields of `had`."""
     body = b""
     while True:
         size, _, data = read_until(connection, b"\r\n", data).partition(b"\r\n")
+        if int(size, 16) == 0:
+            break
         piece, data = take(connection, data, int(size, 16) + 2)
         body += piece[:-2]
-        if len(piece) == 2:
+    while True:
+        line, _, data = read_until(connection, b"\r\n", data).partition(b"\r\n")
+        if not line:
             return body, data
+        name, _, value = line.decode().partition(": ")
+        had[f"trailer {name.lower()}"] = value
 
 
 def serve(connection):
@@ -107,7 +114,7 @@ def serve(connection):
         if had.get("expect") == "100-continue":
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if had.get("transfer-encoding") == "chunked":
-            body, data = take_chunks(connection, data)
+            body, data = take_chunks(connection, data, had)
         else:
             body, data = take(connection, data, int(had.get("content-length", "0")))
         wrong = fault(method, path, fields, digest(body))
@@ -227,6 +234,9 @@ sent_on("a payload that is not signed", body,
 sent_on("a body that only the signature covers", body, ask("POST", "/", signed("POST", "/", HOST, body) + fields, body[:100], body[100:]))
 sent_on("the same in chunks", body, ask("POST", "/", signed("POST", "/", HOST, body) + [("transfer-encoding", "chunked")],
                                         *chunks(body[:7], body[7:]), b"0\r\n\r\n"))
+got = sent_on("and with a trailer", body, ask("POST", "/", signed("POST", "/", HOST, body) + [("transfer-encoding", "chunked")],
+                                              *chunks(body), b"0\r\nX-Sum: 42\r\n\r\n"))
+tap.same("which arrives behind it", "42", (got[2] or {}).get("trailer x-sum"))
 sent_on("an empty body in chunks", b"", ask("POST", "/", signed("POST", "/", HOST) + [("transfer-encoding", "chunked")], b"0\r\n\r\n"))
 got = sent_on("a body that waits to be asked for", body,
               ask("POST", "/", signed("POST", "/", HOST, body) + fields + [("expect", "100-continue")], body), 1)
@@ -305,14 +315,14 @@ def relay():
             threading.Thread(target=pump, args=ends, daemon=True).start()
 
 
-def curl(method, path, fields, data=b""):
+def curl(method, path, fields, data=b"", *more):
     """Version and status, and the answer."""
     upload = os.path.join(directory, "upload")
     with open(upload, "wb") as file:
         file.write(data)
     options = [option for name, value in fields if name != "host" for option in ("-H", f"{name}: {value}")]
     result = subprocess.run(["curl", "-sS", "--max-time", "30", "--http2", "--cacert", trusted, "--path-as-is", "-X", method,
-                             "--resolve", f"two.test:{node_port}:127.0.0.2", "-H", "Expect:", "-H", "Content-Type:", *options,
+                             "--resolve", f"two.test:{node_port}:127.0.0.2", "-H", "Expect:", "-H", "Content-Type:", *options, *more,
                              *(["--data-binary", f"@{upload}"] if data else []), "-w", "\n%{http_version} %{http_code}",
                              f"https://{two}{path}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     text, _, rest = result.stdout.decode().rpartition("\n")
@@ -342,6 +352,18 @@ if node:
         fields = [("host" if name == ":authority" else name, value) for name, value in told["headers"].items()]
         tap.same(f"HTTP/2, {what}: signed with the real key, over what arrived", (None, digest(data), asked),
                  (fault(method, path, fields, told.get("digest")), told.get("digest"), told.get("asked")))
+    # What a client of others' making signs.
+    pair = f"{broker.placeholders['AWS_ACCESS_KEY_ID']}:{broker.placeholders['AWS_SECRET_ACCESS_KEY']}"
+    for service in ("es", "s3"):
+        rest, _ = curl("POST", "/a/b", [], body, "--aws-sigv4", f"aws:amz:us-east-1:{service}", "--user", pair)
+        tap.same(f"HTTP/2, as curl signs for {service}: goes through", "2 200", rest)
+        if rest != "2 200":
+            continue
+        asked += 1
+        told = json.loads(node.stdout.readline())
+        fields = [("host" if name == ":authority" else name, value) for name, value in told["headers"].items()]
+        tap.same(f"HTTP/2, as curl signs for {service}: signed with the real key", (None, digest(body), asked),
+                 (fault("POST", "/a/b", fields, told.get("digest")), told.get("digest"), told.get("asked")))
     for what, data, fields, wanted, reason in (
             ("a body over the limit", more, signed("POST", "/", two, more), "2 413", "signature_not_possible"),
             ("another body than the signed one", body + b"!", signed("POST", "/", two, body), "2 403", "signature_not_possible"),
