@@ -25,7 +25,7 @@ export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1}"
 # What also runs with the sanitizers: all that does without the guest's programs, which are static.
 sanitized=(fs_attack files audit exec vmm_violation vsock egress_names proxy proxy_attack proxy_secrets proxy_rules proxy_identity proxy_canary proxy_grpc proxy_coded proxy_sigv4 proxy_upstream)
 # What also runs with the thread sanitizer: queues and devices, which vCPUs and the device's thread share.
-threaded=(virtqueue virtio_mmio virtio_vsock vsock_device vhost_user block_device small_devices kvm_payload)
+threaded=(virtqueue virtio_mmio virtio_vsock vsock_device vsock_flow vhost_user block_device small_devices kvm_payload)
 # What the tester's own config.yaml sets is not what is tested.
 export XDG_CONFIG_HOME="$logs/config"
 # Everybody tests on the same kernel, whatever the cache has; MATCHLOCK_KERNEL=trimmed tests the other.

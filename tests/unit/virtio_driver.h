@@ -169,6 +169,35 @@ static inline void driver_send(struct driver *driver, const struct vsock_header 
 	driver_offer(driver, 1, index);
 }
 
+/* The same as a chain of `count` descriptors in as many buffers: one ends at each of the offsets in
+ * `cuts`, which count from the packet's start and rise, and the last at the packet's end. */
+static inline void driver_send_cut(struct driver *driver, const struct vsock_header *header,
+				   const void *payload, size_t length, const size_t *cuts,
+				   size_t count)
+{
+	struct driver_queue *queue = &driver->queues[1];
+	uint16_t head = queue->next_descriptor % DRIVER_QUEUE_SIZE;
+	uint8_t bytes[DRIVER_BUFFER_LENGTH];
+	size_t start = 0;
+
+	if (length > sizeof(bytes) - VSOCK_HEADER_LENGTH)
+		abort();
+	vsock_header_encode(header, bytes);
+	memcpy(bytes + VSOCK_HEADER_LENGTH, payload, length);
+	for (size_t i = 0; i < count; i++) {
+		uint16_t index = queue->next_descriptor++ % DRIVER_QUEUE_SIZE;
+		bool last = i + 1 == count;
+		size_t end = last ? VSOCK_HEADER_LENGTH + length : cuts[i];
+		uint64_t address = driver_buffer(1, index);
+
+		memcpy(driver_bytes(driver, address), bytes + start, end - start);
+		driver_set(driver, 1, index, address, (uint32_t)(end - start),
+			   last ? 0 : DRIVER_NEXT, queue->next_descriptor % DRIVER_QUEUE_SIZE);
+		start = end;
+	}
+	driver_offer(driver, 1, head);
+}
+
 /* Takes the next packet that the device sent. False when there is none. */
 static inline bool driver_receive(struct driver *driver, struct vsock_header *ret_header,
 				  const uint8_t **ret_payload)
