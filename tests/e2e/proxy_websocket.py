@@ -136,11 +136,11 @@ tap.ok("the handshake has the secret and offers no compression",
 stream.sendall(client(TEXT, "grüße".encode()))
 tap.same("a text there and back", (TEXT, "grüße".encode()), reader.next())
 large = os.urandom(300000)
-writer = threading.Thread(target=stream.sendall, args=(client(BINARY, large),))
-writer.start()
+# The server takes all of it before it answers. One thread alone: of a TLS connection that two use, OpenSSL confuses
+# the one's state with the other's, and a read can end as if the connection had.
+stream.sendall(client(BINARY, large))
 tap.same("300000 bytes there and back", (BINARY, hashlib.sha256(large).digest()),
-         (lambda item: (item[0], hashlib.sha256(item[1]).digest()))(reader.next()))
-writer.join()
+         (lambda item: item and (item[0], hashlib.sha256(item[1]).digest()))(reader.next()))
 stream.sendall(client(TEXT, b"a", False) + client(PING, b"ping") + client(0, b"b", False) + client(0, b"c"))
 tap.same("a ping inside a message", (PONG, b"ping"), reader.next())
 tap.same("and the message", (TEXT, b"abc"), reader.next())
