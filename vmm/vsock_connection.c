@@ -12,6 +12,14 @@ void vsock_connection_update_credit(struct vsock_connection *connection,
 {
 	connection->peer_buffer = header->buffer_allocation;
 	connection->peer_forward_count = header->forward_count;
+	/* All bytes up to the mark were read, hence all packets of before. */
+	if ((int32_t)(header->forward_count - connection->marked_count) >= 0) {
+		bool read_all = header->forward_count == connection->sent_count;
+
+		connection->packets_before = read_all ? 0 : connection->packets_after;
+		connection->packets_after = 0;
+		connection->marked_count = connection->sent_count;
+	}
 }
 
 uint32_t vsock_connection_credit(const struct vsock_connection *connection)
@@ -19,6 +27,20 @@ uint32_t vsock_connection_credit(const struct vsock_connection *connection)
 	uint32_t in_flight = connection->sent_count - connection->peer_forward_count;
 
 	return in_flight < connection->peer_buffer ? connection->peer_buffer - in_flight : 0;
+}
+
+uint32_t vsock_connection_packet_credit(const struct vsock_connection *connection)
+{
+	uint32_t limit = MAX_OF(connection->peer_buffer / VSOCK_BYTES_PER_PACKET, UINT32_C(1));
+	uint32_t in_flight = connection->packets_before + connection->packets_after;
+
+	return in_flight < limit ? limit - in_flight : 0;
+}
+
+void vsock_connection_sent(struct vsock_connection *connection, size_t length, size_t packets)
+{
+	connection->sent_count += (uint32_t)length;
+	connection->packets_after += (uint32_t)packets;
 }
 
 bool vsock_connection_accepts(const struct vsock_connection *connection, uint32_t length)
@@ -41,7 +63,8 @@ bool vsock_connection_can_read(const struct vsock_connection *connection)
 	return connection->readable && connection->state == VSOCK_ESTABLISHED &&
 	       !(connection->guest_shutdown & VSOCK_SHUTDOWN_RECEIVE) &&
 	       !(connection->host_shutdown & VSOCK_SHUTDOWN_SEND) &&
-	       vsock_connection_credit(connection) > 0;
+	       vsock_connection_credit(connection) > 0 &&
+	       vsock_connection_packet_credit(connection) > 0;
 }
 
 bool vsock_connection_has_work(const struct vsock_connection *connection)

@@ -8,6 +8,12 @@
  * peer_buffer - (sent_count - peer_forward_count) bytes in flight, modulo 2^32. The guest may
  * have at most VSOCK_BUFFER_SIZE bytes in flight towards us, which is why the buffer has that
  * capacity and no more.
+ *
+ * Credit counts bytes and nothing else, but Linux keeps each packet that waits for its reader in a
+ * buffer of its own, and since 6.12.92 resets a stream when the overhead of these (576 bytes each
+ * on x86-64) comes to more than buf_alloc. So a host program that writes little at a time may have
+ * only so many packets in flight; what it writes beyond comes together in packets that are full. A
+ * guest says that it has read all that it had, at the latest, so the stream goes on then.
  */
 #ifndef VMM_VSOCK_CONNECTION_H
 #define VMM_VSOCK_CONNECTION_H
@@ -23,6 +29,9 @@
 
 /* What we announce as buf_alloc for each stream, in bytes. */
 #define VSOCK_BUFFER_SIZE (256 * 1024)
+/* One packet towards the guest for so many bytes of its buffer, read or not. Packets that are full
+ * need less than half of that. */
+#define VSOCK_BYTES_PER_PACKET 1024
 
 /* Which events each state allows:
  *
@@ -91,6 +100,9 @@ struct vsock_connection {
 	uint32_t peer_buffer;	     /* the guest's buf_alloc */
 	uint32_t peer_forward_count; /* the guest's fwd_cnt */
 	uint32_t sent_count;	     /* bytes sent to the guest */
+	uint32_t marked_count;	     /* sent_count at some moment */
+	uint32_t packets_before;     /* sent before that, and not all read as far as we know */
+	uint32_t packets_after;	     /* and since */
 
 	uint32_t forward_count;	  /* bytes written to the host socket (or dropped with it) */
 	uint32_t announced_count; /* forward_count in the last packet to the guest */
@@ -106,6 +118,10 @@ void vsock_connection_update_credit(struct vsock_connection *connection,
 /* Bytes which may be sent to the guest now. A lying guest gets 0 or up to what it said: either way
  * nothing of ours is at stake, for the bytes stay in the host socket meanwhile. */
 uint32_t vsock_connection_credit(const struct vsock_connection *connection);
+/* Packets with data which may be sent to the guest now. */
+uint32_t vsock_connection_packet_credit(const struct vsock_connection *connection);
+/* Counts what was sent to the guest. */
+void vsock_connection_sent(struct vsock_connection *connection, size_t length, size_t packets);
 /* Whether the guest kept to our buf_alloc with `length` more bytes. */
 bool vsock_connection_accepts(const struct vsock_connection *connection, uint32_t length);
 /* Counts bytes that have left for the host; true when the guest should be told now. */

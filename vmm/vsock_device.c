@@ -8,9 +8,9 @@
  *
  * To the guest: connections with something to say stand in a queue, the ready list. Each turn gives
  * the first one control packet or up to VSOCK_RECEIVE_BATCH receive buffers, filled by one readv()
- * with gaps left for the headers, then sends it to the back. A connection without credit leaves the
- * list until the guest's next packet; all leave the sockets alone while there are no receive
- * buffers. So nothing spins, and no stream starves another.
+ * with gaps left for the headers, then sends it to the back. A connection without credit, for
+ * bytes or for packets, leaves the list until the guest's next packet; all leave the sockets alone
+ * while there are no receive buffers. So nothing spins, and no stream starves another.
  *
  * Notification: used chains are published per turn. Transmitted chains carry no news for the guest,
  * so their publication waits until TRANSMIT_HOLD_CHAINS or TRANSMIT_HOLD_BYTES of them are
@@ -209,13 +209,17 @@ static size_t put_payload(struct vsock_connection *connection, size_t count, siz
 	return used;
 }
 
-/* Gathers receive buffers for up to `credit` bytes into device->parts. */
-static int gather_buffers(struct vsock_device *device, size_t credit, size_t *ret_chains,
+/* Gathers receive buffers for as much as the stream has credit for into device->parts. */
+static int gather_buffers(const struct vsock_connection *connection, size_t *ret_chains,
 			  size_t *ret_parts, size_t *ret_capacity)
 {
+	const size_t credit = vsock_connection_credit(connection);
+	const size_t chains_max = MIN_OF((size_t)VSOCK_RECEIVE_BATCH,
+					 (size_t)vsock_connection_packet_credit(connection));
+	struct vsock_device *device = connection->device;
 	size_t chains = 0, parts = 0, capacity = 0;
 
-	while (chains < VSOCK_RECEIVE_BATCH && capacity < credit &&
+	while (chains < chains_max && capacity < credit &&
 	       parts + VIRTQUEUE_CHAIN_MAX <= VSOCK_RECEIVE_PARTS) {
 		struct virtqueue_chain *chain = &device->chains[chains];
 		size_t room;
@@ -247,13 +251,13 @@ static int send_data(struct vsock_connection *connection)
 	ssize_t result;
 	int r;
 
-	r = gather_buffers(device, vsock_connection_credit(connection), &chains, &parts, &capacity);
+	r = gather_buffers(connection, &chains, &parts, &capacity);
 	if (r < 0 || chains == 0)
 		return r;
 	result = device->setup.streams->receive(connection, device->parts, parts);
 	if (result > 0) {
 		used = put_payload(connection, chains, (size_t)result);
-		connection->sent_count += (uint32_t)result;
+		vsock_connection_sent(connection, (size_t)result, used);
 		/* A short read means empty, unless there is an end behind the bytes. */
 		if ((size_t)result < capacity && !connection->end_pending)
 			connection->readable = false;

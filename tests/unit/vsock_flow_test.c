@@ -1,5 +1,5 @@
-/* The bytes of a guest's stream on the vsock device: in how many pieces they may come, and when the
- * guest is told that they have left. */
+/* The bytes of a guest's stream on the vsock device: in how many pieces they may come, when the
+ * guest is told that they have left, and how many packets it may get at once. */
 #include "tests/unit/vsock_world.h"
 
 #include "base/checked.h"
@@ -71,6 +71,116 @@ START_TEST(credit_outlives_a_read_of_nothing)
 	expect(VSOCK_OP_CREDIT_UPDATE);
 	ck_assert_uint_eq(packet.forward_count, sizeof(large));
 	expect_nothing();
+	close(fd);
+}
+END_TEST
+
+/* Takes what the device sent, but does not read it: returns its bytes, counts its packets, and
+ * looks at the bytes if they are those from `position` on. */
+static size_t take_packets(unsigned *packets, const char *expected, size_t position)
+{
+	struct vsock_header header;
+	size_t length = 0;
+
+	while (driver_receive(&driver, &header, &payload)) {
+		ck_assert_uint_eq(header.operation, VSOCK_OP_RW);
+		ck_assert_mem_eq(payload, expected + position + length, header.length);
+		length += header.length;
+		(*packets)++;
+		driver_offer_buffer(&driver, 3776);
+		settle();
+	}
+	return length;
+}
+
+/* Linux counts what packets cost besides their bytes, and resets streams that cost too much. */
+START_TEST(small_packets_do_not_pile_up)
+{
+	static char text[20000];
+	const unsigned limit = 65536 / VSOCK_BYTES_PER_PACKET;
+	unsigned packets = 0;
+	size_t got = 0;
+	int fd;
+
+	for (size_t i = 0; i < sizeof(text); i++)
+		text[i] = (char)(i % 127);
+	offer_buffers(32);
+	fd = open_stream(1000);
+	for (size_t at = 0; at < sizeof(text); at += 200) {
+		ck_assert_int_eq(write(fd, text + at, 200), 200);
+		settle();
+		got += take_packets(&packets, text, got);
+	}
+	ck_assert_uint_eq(packets, limit);
+	ck_assert_uint_eq(got, (size_t)limit * 200);
+	/* Having read a part, the guest may still have most packets. */
+	for (forward_count = 1000; forward_count < 4000; forward_count += 1000) {
+		send_op(1000, VSOCK_OP_CREDIT_UPDATE);
+		expect_nothing();
+	}
+	/* The rest comes in packets that are full. */
+	packets = 0;
+	forward_count = (uint32_t)got;
+	send_op(1000, VSOCK_OP_CREDIT_UPDATE);
+	got += take_packets(&packets, text, got);
+	ck_assert_uint_eq(got, sizeof(text));
+	ck_assert_uint_le(packets, 3);
+	close(fd);
+}
+END_TEST
+
+START_TEST(small_buffers_are_not_filled_without_end)
+{
+	static char text[20000];
+	const unsigned limit = 65536 / VSOCK_BYTES_PER_PACKET;
+	struct vsock_header header;
+	unsigned packets = 0;
+	int fd;
+
+	offer_buffers(2);
+	fd = open_stream(1000);
+	/* One batch of buffers after the other, all at once for the stream. */
+	for (unsigned i = 0; i < DRIVER_QUEUE_SIZE - 10; i++)
+		driver_offer_buffer(&driver, VSOCK_HEADER_LENGTH + 100);
+	ck_assert_int_eq(write(fd, text, sizeof(text)), sizeof(text));
+	for (int round = 0; round < 3; round++) {
+		settle();
+		for (; driver_receive(&driver, &header, &payload); packets++)
+			driver_offer_buffer(&driver, VSOCK_HEADER_LENGTH + 100);
+	}
+	ck_assert_uint_eq(packets, limit);
+	close(fd);
+}
+END_TEST
+
+/* However little of its buffer a guest reads at a time, its bytes are what bounds full packets. */
+START_TEST(full_packets_are_bounded_by_bytes)
+{
+	static char text[512 * 1024];
+	static const uint32_t steps[] = { 1000, 40000, 100, 65000, 5000, 65536 };
+	unsigned packets = 0;
+	size_t got, written = 0;
+	uint32_t expected = 65536;
+	int fd;
+
+	for (size_t i = 0; i < sizeof(text); i++)
+		text[i] = (char)(i % 127);
+	offer_buffers(32);
+	fd = open_stream(1000);
+	written += (size_t)send(fd, text, 200000, MSG_DONTWAIT);
+	settle();
+	got = take_packets(&packets, text, 0);
+	ck_assert_uint_eq(got, expected);
+	for (size_t i = 0; i < ARRAY_LENGTH(steps); i++) {
+		ssize_t more = send(fd, text + written, 60000, MSG_DONTWAIT);
+
+		written += more > 0 ? (size_t)more : 0;
+		forward_count += steps[i];
+		expected += steps[i];
+		send_op(1000, VSOCK_OP_CREDIT_UPDATE);
+		got += take_packets(&packets, text, got);
+		ck_assert_uint_eq(got, expected);
+	}
 	close(fd);
 }
 END_TEST
@@ -171,6 +281,9 @@ int main(void)
 	tcase_add_loop_test(tests, credit_is_due_at_half_of_the_smaller_buffer, 0,
 			    (int)ARRAY_LENGTH(windows));
 	tcase_add_test(tests, credit_outlives_a_read_of_nothing);
+	tcase_add_test(tests, small_packets_do_not_pile_up);
+	tcase_add_test(tests, small_buffers_are_not_filled_without_end);
+	tcase_add_test(tests, full_packets_are_bounded_by_bytes);
 	tcase_add_loop_test(tests, packet_in_pieces, 0, (int)ARRAY_LENGTH(packets_in_pieces));
 	tcase_add_test(tests, packets_in_pieces_for_a_full_socket);
 	suite_add_tcase(suite, tests);
