@@ -71,15 +71,6 @@ static const uint8_t guest_code[] = {
 
 static const uint8_t handler_code[] = { 0x48, 0xcf }; /* iretq */
 
-/* What the child found out. */
-struct outcome {
-	int error; /* 0, or an errno of `step` */
-	int exit_reason;
-	int runs; /* completed: the instructions, then loops */
-	long microseconds;
-	char step[48];
-};
-
 /* ---- the child ---------------------------------------------------------------------------------
  */
 
@@ -161,7 +152,7 @@ static long now_us(void)
 }
 
 /* Runs to the next port. */
-static int run_once(const struct probe *probe, struct outcome *outcome, long *ret_us)
+static int run_once(const struct probe *probe, struct kvm_probe_outcome *outcome, long *ret_us)
 {
 	long before = now_us();
 
@@ -172,7 +163,8 @@ static int run_once(const struct probe *probe, struct outcome *outcome, long *re
 	return probe->run->exit_reason == KVM_EXIT_IO ? 0 : -EOPNOTSUPP;
 }
 
-static int run_guest(const struct probe *probe, struct outcome *outcome, const char **ret_step)
+static int run_guest(const struct probe *probe, struct kvm_probe_outcome *outcome,
+		     const char **ret_step)
 {
 	*ret_step = "KVM_RUN";
 	for (int i = 0; i <= LOOP_RUNS; i++) {
@@ -188,7 +180,7 @@ static int run_guest(const struct probe *probe, struct outcome *outcome, const c
 	return 0;
 }
 
-static void run_child(struct outcome *outcome)
+static void run_child(struct kvm_probe_outcome *outcome)
 {
 	static struct probe probe; /* of the child's own; its exit releases everything */
 	const struct kvm_cpuid_entry2 *features;
@@ -215,7 +207,7 @@ static void run_child(struct outcome *outcome)
 /* ---- the parent --------------------------------------------------------------------------------
  */
 
-static int judge(const struct outcome *outcome, char *why, size_t size)
+int kvm_probe_judge(const struct kvm_probe_outcome *outcome, char *why, size_t size)
 {
 	if (outcome->error == EOPNOTSUPP && outcome->exit_reason != 0) {
 		(void)snprintf(why, size,
@@ -243,7 +235,7 @@ static int judge(const struct outcome *outcome, char *why, size_t size)
 
 int kvm_probe_run(char *why, size_t size)
 {
-	struct outcome outcome = { 0 };
+	struct kvm_probe_outcome outcome = { 0 };
 	struct pollfd reader = { .events = POLLIN };
 	int channel[2];
 	bool answered;
@@ -268,7 +260,7 @@ int kvm_probe_run(char *why, size_t size)
 		(void)waitpid(child, NULL, 0);
 	}
 	if (answered)
-		return judge(&outcome, why, size);
+		return kvm_probe_judge(&outcome, why, size);
 	(void)snprintf(why, size, "/dev/kvm opens, but a tiny guest did not end within %d ms",
 		       PROBE_TIMEOUT_MS);
 	return -EOPNOTSUPP;

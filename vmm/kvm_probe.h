@@ -12,6 +12,18 @@
 
 #include <stddef.h>
 
+/* What a tiny guest in a machine of the engine's own parts came to. */
+struct kvm_probe_outcome {
+	int error;	   /* 0, or an errno of `step` */
+	int exit_reason;   /* KVM's last, 0 before the first */
+	int runs;	   /* completed: the instructions that Linux needs, then loops */
+	long microseconds; /* of the fastest loop */
+	char step[48];
+};
+
+/* The verdict on it: 0 or a negative errno, and why. */
+int kvm_probe_judge(const struct kvm_probe_outcome *outcome, char *why, size_t size);
+
 /* Returns 0, or a negative errno: -EOPNOTSUPP for a KVM that opens and cannot run Linux. `why` says
  * what was found in each case. Call with one thread. */
 int kvm_probe_cached(char *why, size_t size);

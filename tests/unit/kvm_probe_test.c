@@ -1,14 +1,17 @@
 /* The verdict on this machine's KVM, and how it is kept. */
+#include "base/checked.h"
 #include "vmm/engine.h"
 #include "vmm/kvm_probe.h"
 
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char directory[] = "/tmp/matchlock-probe-XXXXXX";
@@ -107,6 +110,59 @@ START_TEST(no_place_to_keep_it)
 }
 END_TEST
 
+/* A guest that did all it was to, in a loop of 5000 us: the slowest that is taken. */
+static const struct {
+	struct kvm_probe_outcome outcome;
+	int verdict;
+	const char *part;
+} verdicts[] = {
+	{ { .exit_reason = KVM_EXIT_IO, .runs = 4, .microseconds = 1 }, 0, "in 1 us" },
+	{ { .exit_reason = KVM_EXIT_IO, .runs = 4, .microseconds = 5000 }, 0, "at full speed" },
+	{ { .exit_reason = KVM_EXIT_IO, .runs = 4, .microseconds = 5001 },
+	  -EOPNOTSUPP,
+	  "far too slow (5001 us for a loop of 100,000)" },
+	{ { .exit_reason = KVM_EXIT_IO, .runs = 4, .microseconds = 700000 },
+	  -EOPNOTSUPP,
+	  "it emulates" },
+	{ { .error = EOPNOTSUPP, .exit_reason = KVM_EXIT_INTERNAL_ERROR },
+	  -EOPNOTSUPP,
+	  "cannot run what Linux needs (exit reason 17 at cmpxchg16b, xrstor or int3)" },
+	{ { .error = EOPNOTSUPP, .exit_reason = KVM_EXIT_SHUTDOWN, .runs = 2, .microseconds = 1 },
+	  -EOPNOTSUPP,
+	  "cannot run what Linux needs (exit reason 8)" },
+	{ { .error = EIO, .exit_reason = KVM_EXIT_IO, .runs = 1, .step = "KVM_RUN" },
+	  -EIO,
+	  "/dev/kvm: KVM_RUN: " },
+	{ { .error = EOPNOTSUPP, .step = "KVM_CAP_IRQCHIP" },
+	  -EOPNOTSUPP,
+	  "/dev/kvm: KVM_CAP_IRQCHIP: " },
+	{ { .error = EACCES, .step = "/dev/kvm" }, -EACCES, "Permission denied" },
+};
+
+START_TEST(verdict_on_an_outcome)
+{
+	char why[256] = "";
+
+	ck_assert_int_eq(kvm_probe_judge(&verdicts[_i].outcome, why, sizeof(why)),
+			 verdicts[_i].verdict);
+	ck_assert_msg(strstr(why, verdicts[_i].part) != NULL, "%s", why);
+}
+END_TEST
+
+/* Every `matchlock run` without a verdict waits for this; how long is for the reader to judge. */
+static void show_time(void)
+{
+	struct timespec before, after;
+	char why[256] = "";
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &before);
+	(void)kvm_probe_run(why, sizeof(why));
+	(void)clock_gettime(CLOCK_MONOTONIC, &after);
+	printf("# the probe took %ld ms: %s\n",
+	       (after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000,
+	       why);
+}
+
 int main(void)
 {
 	Suite *suite = suite_create("kvm_probe");
@@ -119,7 +175,9 @@ int main(void)
 	tcase_add_test(tests, verdict_is_kept);
 	tcase_add_test(tests, verdict_decides);
 	tcase_add_test(tests, no_place_to_keep_it);
+	tcase_add_loop_test(tests, verdict_on_an_outcome, 0, (int)ARRAY_LENGTH(verdicts));
 	suite_add_tcase(suite, tests);
+	show_time();
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
