@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What `matchlock run` does when KVM turns out, after the probe, not to run the guest: with --engine
-# auto the session starts once more in software, with --engine kvm it ends. Played by a VMM in front of
-# the real one that says so when it is to choose KVM.
+# auto the session starts once more in software, with --engine kvm it ends; and what is left of a guest
+# that panics. Played by a VMM in front of the real one, which says that KVM fails when it is to choose
+# it, and adds to the kernel's command line.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/e2e/lib/tap.sh
@@ -26,7 +27,7 @@ for ((i = 1; i < $#; i++)); do
 	esac
 done
 echo "$engine" >>"$PLAYED"
-[ "$engine" != qemu ] || exec "${0%/*}/real-vmm" "$@"
+[ "$engine" != qemu ] || exec "${0%/*}/real-vmm" "$@" ${APPEND:+--append "$APPEND"}
 printf 'end kvm-internal-error: suberror 1' >&"$control"
 exit 125
 END
@@ -56,4 +57,19 @@ ok "... and the session is one in software" $?
 run --engine kvm -- true
 [ $? -eq 125 ] && [ "$(cat "$PLAYED")" = kvm ] && grep -q 'kvm-internal-error' "$scratch/err"
 ok "with --engine kvm the session ends, and says why" $?
+
+# All that its kernel says, up to finding nothing to start.
+(
+	umask 0
+	export APPEND='rdinit=/nosuch loglevel=7'
+	run --engine qemu -- true
+)
+[ $? -eq 125 ] && grep -q 'the guest did not come up: .*guest-panic: Kernel panic - not syncing' "$scratch/err"
+ok "a guest that panics ends the session, with its words" $?
+console=$(sed -n 's/.*its console is in \(.*\)/\1/p' "$scratch/err")
+grep -q 'Kernel panic - not syncing: ' "$console" && grep -q 'Linux version' "$console"
+ok "... which names the file that has all of them" $?
+same "... in the session's directory" "$XDG_STATE_HOME/matchlock/sessions" \
+	"$(dirname "$(dirname "$console")")"
+same "... for its owner alone" 600 "$(stat -c %a "$console")"
 finish

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Kernels of a few instructions for the tests of the KVM engine, put into $work, and an empty initrd
 # beside them.
+: "${work:?}"
 
 kernel() { # NAME ASSEMBLY: an ELF image that begins with it
 	printf '.globl _start\n_start:\n%s\n1: hlt\njmp 1b\n' "$2" >"$work/$1.s" &&
