@@ -12,8 +12,9 @@
  * Credit counts bytes and nothing else, but Linux keeps each packet that waits for its reader in a
  * buffer of its own, and since 6.12.92 resets a stream when the overhead of these (576 bytes each
  * on x86-64) comes to more than buf_alloc. So a host program that writes little at a time may have
- * only so many packets in flight; what it writes beyond comes together in packets that are full. A
- * guest says that it has read all that it had, at the latest, so the stream goes on then.
+ * only so many packets in flight; what it writes beyond comes together in packets that are full.
+ * The stream goes on when the guest says that it has read, which Linux does once it has read all
+ * (since 6.8, and Debian's 6.1; before it said nothing until it had read 192 KiB).
  */
 #ifndef VMM_VSOCK_CONNECTION_H
 #define VMM_VSOCK_CONNECTION_H

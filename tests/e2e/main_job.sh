@@ -207,6 +207,13 @@ $(readlink /etc/localtime)" ]
 	out=$(printf 'in\nput' | timeout 60 "$matchlock" run -i -- sh -c 'tr a-z A-Z; echo err >&2' 2>"$scratch/err")
 	[ "$out" = $'IN\nPUT' ] && [ "$(cat "$scratch/err")" = err ]
 	ok "-i passes standard input on; output and errors stay apart" $?
+	# Each is a packet, and more than may be in flight: the guest must say that it has read them.
+	out=$(for ((i = 0; i < 600; i++)); do
+		printf x
+		sleep 0.005
+	done | timeout 120 "$matchlock" run -i -- sh -c 'wc -c' 2>"$scratch/err")
+	[ "$out" = 600 ]
+	ok "600 keystrokes arrive, while nothing comes back" $?
 	mkdir "$scratch/data" && echo data >"$scratch/data/file"
 	in_guest 'cat /zz/file; echo no >/zz/file || echo refused' -v "$scratch/data:/zz:ro"
 	[[ $out == data*refused ]] && [ "$(cat "$scratch/data/file")" = data ]
