@@ -32,6 +32,12 @@ int guest_ram_layout(uint64_t length, uint64_t window_address, uint64_t window_l
 	return 0;
 }
 
+bool guest_ram_fits(const struct guest_ram_layout *layout, unsigned address_bits)
+{
+	return address_bits >= 64 ||
+	       GUEST_RAM_HIGH_BASE + layout->high_length <= UINT64_C(1) << address_bits;
+}
+
 uint64_t guest_ram_top(const struct guest_ram_layout *layout)
 {
 	return layout->window_address;

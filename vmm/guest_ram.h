@@ -17,6 +17,7 @@
 
 #include "vmm/guest_memory.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -51,6 +52,9 @@ struct guest_ram_range {
  * 0, or -EINVAL outside the limits. */
 int guest_ram_layout(uint64_t length, uint64_t window_address, uint64_t window_length,
 		     struct guest_ram_layout *ret_layout);
+/* Whether a processor whose physical addresses have so many bits reaches all of it, and the devices
+ * below 4 GiB. */
+bool guest_ram_fits(const struct guest_ram_layout *layout, unsigned address_bits);
 /* First address that is not for the kernel's use from 1 MiB on: the window's or low RAM's end. */
 uint64_t guest_ram_top(const struct guest_ram_layout *layout);
 /* What the guest's kernel is told; returns the number of ranges. */

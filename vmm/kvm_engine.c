@@ -192,8 +192,6 @@ static int make_memory(struct kvm_machine *engine, const struct engine_config *c
 static int check_addresses(const struct kvm_machine *engine, char *why, size_t size)
 {
 	cleanup_free struct kvm_cpuid_table *table = calloc(1, sizeof(*table));
-	uint64_t end = engine->ram.high_length > 0 ? GUEST_RAM_HIGH_BASE + engine->ram.high_length
-						   : GUEST_RAM_HIGH_BASE;
 	unsigned bits;
 	int r = table ? kvm_cpuid_supported(engine->vm.kvm, table) : -ENOMEM;
 
@@ -202,7 +200,7 @@ static int check_addresses(const struct kvm_machine *engine, char *why, size_t s
 		return r;
 	}
 	bits = kvm_cpuid_address_bits(table);
-	if (bits >= 64 || end <= UINT64_C(1) << bits)
+	if (guest_ram_fits(&engine->ram, bits))
 		return 0;
 	(void)snprintf(why, size,
 		       "this processor's addresses have %u bits, which is too few for so much "

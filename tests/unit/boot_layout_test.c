@@ -1,3 +1,4 @@
+#include "base/checked.h"
 #include "vmm/acpi_tables.h"
 #include "vmm/boot_layout.h"
 #include "vmm/guest_ram.h"
@@ -102,6 +103,28 @@ START_TEST(ram_limits)
 	ck_assert_int_eq(guest_ram_layout(64 * MIB, 60 * MIB, 8 * MIB, &layout), -EINVAL);
 	ck_assert_int_eq(guest_ram_layout(64 * MIB, 4096, 4096, &layout), -EINVAL);
 	ck_assert_int_eq(guest_ram_layout(64 * MIB, UINT64_MAX - 4095, 8192, &layout), -EINVAL);
+}
+END_TEST
+
+/* The most memory for each width of addresses: what lies above 3 GiB lies one higher. */
+START_TEST(ram_within_addresses)
+{
+	static const struct {
+		unsigned bits;
+		uint64_t most;
+	} widths[] = { { 32, 3 * GIB }, { 36, 63 * GIB }, { 39, 511 * GIB } };
+	struct guest_ram_layout layout;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(widths); i++) {
+		ck_assert_int_eq(guest_ram_layout(widths[i].most, 0, 0, &layout), 0);
+		ck_assert(guest_ram_fits(&layout, widths[i].bits));
+		ck_assert_int_eq(guest_ram_layout(widths[i].most + 4096, 0, 0, &layout), 0);
+		ck_assert(!guest_ram_fits(&layout, widths[i].bits));
+		ck_assert(guest_ram_fits(&layout, widths[i].bits + 1));
+	}
+	ck_assert(guest_ram_fits(&layout, 64));
+	ck_assert_int_eq(guest_ram_layout(64 * MIB, 0, 0, &layout), 0);
+	ck_assert(!guest_ram_fits(&layout, 31));
 }
 END_TEST
 
@@ -631,6 +654,7 @@ int main(void)
 	tcase_add_test(tests, initrd_places);
 	tcase_add_test(tests, low_memory);
 	tcase_add_test(tests, long_command_line);
+	tcase_add_test(tests, ram_within_addresses);
 	tcase_add_loop_test(tests, acpi, 0, (int)(sizeof(setups) / sizeof(setups[0])));
 	tcase_add_test(tests, acpi_limits);
 	suite_add_tcase(suite, tests);

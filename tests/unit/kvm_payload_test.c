@@ -529,6 +529,78 @@ START_TEST(machine_state_moves_to_another_machine)
 }
 END_TEST
 
+static uint64_t msr_of(int vcpu, uint32_t index)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} list = { .head.nmsrs = 1, .entry.index = index };
+
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_MSRS, &list), 1);
+	return list.entry.data;
+}
+
+static uint32_t local_apic_of(int vcpu, size_t offset)
+{
+	struct kvm_lapic_state state;
+	uint32_t value;
+
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_LAPIC, &state), 0);
+	memcpy(&value, state.regs + offset, sizeof(value));
+	return value;
+}
+
+/* What each processor has before its first instruction, as KVM itself has it. The second
+ * one waits to be called. */
+START_TEST(start_state)
+{
+	static const struct {
+		uint32_t index;
+		uint64_t value;
+	} msrs[] = {
+		{ 0x1a0, 1 },	  /* IA32_MISC_ENABLE: fast strings */
+		{ 0x2ff, 0x806 }, /* IA32_MTRR_DEF_TYPE: enabled, write-back */
+		{ 0x174, 0 },	  /* SYSENTER_CS, _ESP, _EIP */
+		{ 0x175, 0 },	   { 0x176, 0 },
+		{ 0xc0000081, 0 }, /* STAR, LSTAR, CSTAR, SYSCALL_MASK */
+		{ 0xc0000082, 0 }, { 0xc0000083, 0 },
+		{ 0xc0000084, 0 }, { 0xc0000102, 0 }, /* KERNEL_GS_BASE */
+	};
+	static struct kvm_xsave extended;
+	struct kvm_mp_state activity;
+	struct kvm_sregs special;
+	struct kvm_regs general;
+	struct kvm_fpu fpu;
+	int vcpu;
+
+	make_vcpus(2);
+	vcpu = kvm_vcpus_descriptor(world.vcpus, (unsigned)_i);
+	for (size_t i = 0; i < ARRAY_LENGTH(msrs); i++)
+		ck_assert_msg(msr_of(vcpu, msrs[i].index) == msrs[i].value, "MSR %#x is %#llx",
+			      msrs[i].index, (unsigned long long)msr_of(vcpu, msrs[i].index));
+	ck_assert_uint_eq(local_apic_of(vcpu, 0x350), 0x700); /* LINT0: external interrupts */
+	ck_assert_uint_eq(local_apic_of(vcpu, 0x360), 0x400); /* LINT1: NMI */
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_FPU, &fpu), 0);
+	ck_assert_uint_eq(fpu.fcw, 0x37f);
+	/* KVM_GET_FPU says nothing of MXCSR. */
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_XSAVE, &extended), 0);
+	ck_assert_uint_eq(extended.region[6], 0x1f80);
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_MP_STATE, &activity), 0);
+	ck_assert_uint_eq(activity.mp_state,
+			  _i == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED);
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_SREGS, &special), 0);
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_REGS, &general), 0);
+	if (_i == 0) {
+		ck_assert_uint_eq(special.efer & 0x500, 0x500);
+		ck_assert_uint_eq(general.rip, CODE);
+		ck_assert_uint_eq(general.rsi, BOOT_PARAMS_ADDRESS);
+	} else {
+		ck_assert_uint_eq(special.efer, 0);
+		ck_assert_uint_eq(special.cr0 & 1, 0);
+	}
+}
+END_TEST
+
 /* ---- the lock ----------------------------------------------------------------------------------
  */
 
@@ -702,6 +774,7 @@ int main(void)
 	tcase_add_test(tests, pause_and_resume);
 	tcase_add_test(tests, state_moves_to_another_machine);
 	tcase_add_test(tests, machine_state_moves_to_another_machine);
+	tcase_add_loop_test(tests, start_state, 0, 2);
 	tcase_add_loop_test(tests, vcpu_thread_is_locked, 0, (int)ARRAY_LENGTH(forbidden));
 	tcase_add_loop_test(tests, device_thread_is_locked, 0, (int)ARRAY_LENGTH(forbidden));
 	tcase_add_loop_test(tests, permitted_calls_pass, 0, 2);
