@@ -531,10 +531,11 @@ END_TEST
 
 static uint64_t msr_of(int vcpu, uint32_t index)
 {
+	/* struct kvm_msrs, with room for one. */
 	struct {
-		struct kvm_msrs head;
+		uint32_t count, padding;
 		struct kvm_msr_entry entry;
-	} list = { .head.nmsrs = 1, .entry.index = index };
+	} list = { .count = 1, .entry.index = index };
 
 	ck_assert_int_eq(ioctl(vcpu, KVM_GET_MSRS, &list), 1);
 	return list.entry.data;

@@ -21,15 +21,21 @@ limit=120
 
 # boot VMM-ARGUMENTS -- COMMAND: one guest's life; the command's output and status. What the VMM
 # said, its status and the process that started it are in the files vmm-log, vmm-status and
-# starter.
+# starter. With `controlled=1` it has a control socket: orders are lines to the named pipe orders, and
+# what it answers becomes lines of the file answers.
 boot() {
-	local arguments=() pid status
+	local arguments=() program=("$vmm") pid status
 	while [ "$1" != -- ]; do
 		arguments+=("$1")
 		shift
 	done
 	rm -f "$work/socket"*
-	timeout "$limit" "$vmm" -v --engine kvm --kernel "$vmlinux" --initrd "$work/initrd" --cid 3 \
+	if [ -n "${controlled:-}" ]; then
+		rm -f "$work/orders" "$work/answers"
+		mkfifo "$work/orders"
+		program=(python3 tests/kvm/lib/controlled_vmm.py "$work/orders" "$work/answers" "$vmm")
+	fi
+	timeout "$limit" "${program[@]}" -v --engine kvm --kernel "$vmlinux" --initrd "$work/initrd" --cid 3 \
 		--socket-base "$work/socket" --console-fd 3 "${arguments[@]}" \
 		3>"$work/console" </dev/null >"$work/vmm-log" 2>&1 &
 	pid=$!
