@@ -23,7 +23,7 @@ export CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent CK_DEFAULT_TIMEOUT=120
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}"
 export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1}"
 # What also runs with the sanitizers: all that does without the guest's programs, which are static.
-sanitized=(fs_attack files audit exec vmm_violation vsock egress_names proxy proxy_attack proxy_secrets proxy_rules proxy_identity proxy_canary proxy_grpc proxy_coded proxy_sigv4 proxy_upstream)
+sanitized=(fs_attack files audit exec vmm_violation vsock egress_names proxy proxy_attack proxy_secrets proxy_rules proxy_identity proxy_canary proxy_grpc proxy_coded proxy_sigv4 proxy_upstream proxy_jail)
 # What also runs with the thread sanitizer: queues and devices, which vCPUs and the device's thread share.
 threaded=(virtqueue virtio_mmio virtio_vsock vsock_device vsock_flow vhost_user block_device small_devices kvm_payload)
 # What the tester's own config.yaml sets is not what is tested.
