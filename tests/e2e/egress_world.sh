@@ -60,14 +60,11 @@ git init -q -b main "$work/source" &&
 	git clone -q --bare "$work/source" "$work/web/repository.git" &&
 	git -C "$work/web/repository.git" update-server-info || exit 1
 cat >"$work/nginx.conf" <<CONF
-pid $work/nginx.pid;
-error_log $work/nginx.log;
-daemon off;
-user root;
-worker_processes 1;
+user root; daemon off; master_process off; pid $work/nginx.pid; error_log $work/nginx.log;
 events { worker_connections 64; }
 http {
-	access_log off;
+	access_log off; client_body_temp_path $work/body; proxy_temp_path $work/proxy;
+	fastcgi_temp_path $work/fastcgi; uwsgi_temp_path $work/uwsgi; scgi_temp_path $work/scgi;
 	server {
 		listen 93.184.216.34:80;
 		listen 10.0.0.1:80;
@@ -78,7 +75,7 @@ http {
 	}
 }
 CONF
-in_world nginx -c "$work/nginx.conf" -p "$work" &
+in_world nginx -e "$work/nginx.log" -c "$work/nginx.conf" -p "$work" 2>"$work/nginx.errors" &
 world+=($!)
 mkfifo "$work/ready"
 in_world python3 tests/e2e/lib/attacker_network.py 93.184.216.34 8080 93.184.216.34 >"$work/dns.log" 3>"$work/ready" &
@@ -89,6 +86,7 @@ for ((i = 0; i < 100; i++)); do
 	sleep 0.1
 done
 same "the world is there" hello "$(cat "$work/straight")"
+sed 's/^/# /' "$work/nginx.errors"
 same "private addresses in it, too, for whoever does not look" hello "$(curl -sS -m 5 http://10.0.0.1/hello 2>&1)"
 
 # ---- the session -------------------------------------------------------------------------------
