@@ -35,7 +35,7 @@ static const char columns[] =
 	"ace53635b, ace53635c, ace53635d, ace53635e, ace53635f, ace536360, ace5363b4, "
 	"ace5363b5, ad5a0db00";
 
-/* Attributes: of PKCS #11 (section 4), */
+/* Attributes of PKCS #11 (section 4), */
 #define CKA_CLASS 0
 #define CKA_TOKEN 1
 #define CKA_PRIVATE 2
@@ -48,7 +48,7 @@ static const char columns[] =
 #define CKA_ID 0x102
 #define CKA_MODIFIABLE 0x170
 
-/* and NSS's own (pkcs11n.h), which of ours are the signed ones. */
+/* and NSS's own (pkcs11n.h), which are the signed ones. */
 #define CKA_TRUST_SERVER_AUTH 0xce536358U
 #define CKA_TRUST_CLIENT_AUTH 0xce536359U
 #define CKA_TRUST_CODE_SIGNING 0xce53635aU

@@ -7,7 +7,7 @@ import tempfile
 import threading
 
 import grpc
-from broker import TIMEOUT, Authority, Broker, Server, Tap, bundle, read_message, read_until
+from broker import TIMEOUT, Authority, Broker, Server, Tap, bundle, pump, read_message, read_until
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-grpc-")
@@ -88,14 +88,6 @@ placeholder = broker.placeholders["API_KEY"]
 
 
 def relay(address, name, to):
-    def pump(source, sink):
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
     def accept():
         while True:
             client, _ = listener.accept()

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 
-from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until, spawn
+from broker import Authority, Broker, Server, Tap, bundle, pump, read_message, read_until, spawn
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-identity-")
@@ -139,15 +139,6 @@ with open(trusted, "w", encoding="ascii") as file:
 
 def relay():
     """Lets curl reach the broker: at 127.0.0.2, nginx's port."""
-
-    def pump(source, sink):
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
     while True:
         client, _ = listener.accept()
         stream = broker.dial("x.d.test", nginx_port)

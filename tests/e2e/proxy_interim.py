@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 
-from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until, spawn
+from broker import Authority, Broker, Server, Tap, bundle, pump, read_message, read_until, spawn
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-interim-")
@@ -154,14 +154,6 @@ trusted = script("session.pem", broker.certificate)
 
 
 def relay(name, port):
-    def pump(source, sink):
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
     def accept():
         while True:
             client, _ = listener.accept()

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.parse
 
-from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until, spawn
+from broker import Authority, Broker, Server, Tap, bundle, pump, read_message, read_until, spawn
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-sigv4-")
@@ -298,15 +298,6 @@ tap.same("and reached no server", ([], []), (seen, heads))
 
 def relay():
     """Lets curl reach the broker: at 127.0.0.2, the same port."""
-
-    def pump(source, sink):
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
     while True:
         client, _ = listener.accept()
         stream = broker.dial("two.test", node_port)

@@ -7,7 +7,7 @@ import socket
 import tempfile
 import threading
 
-from broker import TIMEOUT, Authority, Broker, Server, Tap, read_all, read_message, read_until
+from broker import TIMEOUT, Authority, Broker, Server, Tap, pump, read_all, read_message, read_until
 
 tap = Tap()
 directory = tempfile.mkdtemp(prefix="matchlock-proxy-upstream-")
@@ -33,15 +33,6 @@ def greet(connection):
         connection.sendall(data.upper())
 
 
-def relay(source, sink):
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
-
-
 def tunnel(connection):
     """The proxy. It goes wrong in the way that a host's name says; else that host is here."""
     head = read_until(connection, b"\r\n\r\n")
@@ -60,8 +51,8 @@ def tunnel(connection):
             early = server.recv(100) if name == "raw.test" else b""
             # The server's first bytes come with the head, as they may.
             connection.sendall(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n" + early)
-            threading.Thread(target=relay, args=(connection, server), daemon=True).start()
-            relay(server, connection)
+            threading.Thread(target=pump, args=(connection, server), daemon=True).start()
+            pump(server, connection)
 
 
 def ask(name, port, tls=False):

@@ -44,6 +44,16 @@ class Tap:
         sys.exit(self.failed)
 
 
+def pump(source, sink):
+    """Passes on all that comes, and the end."""
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
 def spawn(command, **options):
     """A program that ends with the test, however that ends."""
     process = subprocess.Popen(command, **options)
