@@ -348,6 +348,22 @@ static void measure_latency(struct load *load, size_t count)
 	printf("%.2f\n", (double)percentile(samples, count, 50) / 1e3);
 }
 
+/* As far as it goes without waiting. Returns how many answers came. */
+static uint64_t go_on(struct load *load, struct connection *connection, bool is_fresh)
+{
+	uint64_t answers = 0;
+
+	while (advance(load, connection)) {
+		answers++;
+		connection->phase = PHASE_REQUEST;
+		if (is_fresh) {
+			close_connection(connection);
+			open_connection(load, connection);
+		}
+	}
+	return answers;
+}
+
 static void measure_rate(struct load *load, size_t connections, double seconds, bool is_fresh)
 {
 	static struct connection all[CONNECTIONS_MAX];
@@ -366,24 +382,14 @@ static void measure_rate(struct load *load, size_t connections, double seconds, 
 	until = began + (uint64_t)(seconds * 1e9);
 	for (size_t i = 0; i < connections; i++) {
 		all[i].phase = PHASE_REQUEST;
-		(void)advance(load, &all[i]);
+		answers += go_on(load, &all[i], is_fresh);
 	}
 	while ((now = now_ns()) < until) {
 		int count = await(load, events, (int)connections, SILENCE_MS);
 
 		must(count > 0, "no answer");
-		for (int i = 0; i < count; i++) {
-			struct connection *connection = events[i].data.ptr;
-
-			while (advance(load, connection)) {
-				answers++;
-				connection->phase = PHASE_REQUEST;
-				if (is_fresh) {
-					close_connection(connection);
-					open_connection(load, connection);
-				}
-			}
-		}
+		for (int i = 0; i < count; i++)
+			answers += go_on(load, events[i].data.ptr, is_fresh);
 	}
 	printf("%.1f\n", (double)answers / ((double)(now - began) / 1e9));
 }
