@@ -1,11 +1,12 @@
 #include "base/event_loop.h"
 
 #include <errno.h>
+#include <time.h>
 #include <unistd.h>
 
 int event_loop_init(struct event_loop *loop)
 {
-	loop->batch_count = 0;
+	*loop = (struct event_loop){ 0 };
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	return loop->epoll_fd < 0 ? -errno : 0;
 }
@@ -34,9 +35,42 @@ void event_loop_remove(struct event_loop *loop, struct event_source *source)
 	}
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int look(struct event_loop *loop, int timeout_ms)
+{
+	return epoll_wait(loop->epoll_fd, loop->batch, EVENT_LOOP_BATCH, timeout_ms);
+}
+
+/* Looks for a while, if that is wanted, and then sleeps. */
+static int look_ahead(struct event_loop *loop, int timeout_ms)
+{
+	uint64_t began = now_ns();
+	int count = 0;
+
+	while (loop->ahead.is_wanted) {
+		count = look(loop, 0);
+		if (count != 0)
+			return count;
+		if (now_ns() - began >= POLL_AHEAD_NS)
+			poll_ahead_failed(&loop->ahead);
+	}
+	count = look(loop, timeout_ms);
+	if (count > 0)
+		poll_ahead_slept(&loop->ahead, now_ns() - began);
+	return count;
+}
+
 int event_loop_run_once(struct event_loop *loop, int timeout_ms)
 {
-	int count = epoll_wait(loop->epoll_fd, loop->batch, EVENT_LOOP_BATCH, timeout_ms);
+	int count = loop->polls && timeout_ms != 0 ? look_ahead(loop, timeout_ms)
+						   : look(loop, timeout_ms);
 
 	if (count < 0)
 		return errno == EINTR ? 0 : -errno;

@@ -8,6 +8,9 @@
 #ifndef BASE_EVENT_LOOP_H
 #define BASE_EVENT_LOOP_H
 
+#include "base/poll_ahead.h"
+
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -23,6 +26,8 @@ struct event_loop {
 	int epoll_fd;
 	int batch_count;
 	struct epoll_event batch[EVENT_LOOP_BATCH];
+	bool polls; /* may be set: looks for events before it sleeps, while that is worth it */
+	struct poll_ahead ahead;
 };
 
 /* Each returns 0 or a negative errno. */

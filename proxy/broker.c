@@ -223,6 +223,7 @@ static int make_services(struct broker *broker, const struct broker_options *opt
 
 	if (error)
 		return failed("cannot make an event loop", error);
+	broker->loop.polls = true;
 	services->loop = &broker->loop;
 	services->report = egress_report_new(options->audit_fd);
 	services->addresses = synthetic_addresses_new();
@@ -264,7 +265,8 @@ static void release(struct broker *broker)
 static const struct jail_syscall broker_calls[] = {
 	JAIL_CALL(SYS_epoll_wait), JAIL_CALL(SYS_epoll_pwait), JAIL_CALL(SYS_epoll_ctl),
 	JAIL_CALL_IF(SYS_accept4, JAIL_ARGUMENT_EQUAL32(3, SOCK_NONBLOCK | SOCK_CLOEXEC)),
-	JAIL_CALL(SYS_recvfrom), JAIL_CALL(SYS_sendto), JAIL_CALL(SYS_shutdown),
+	JAIL_CALL(SYS_recvfrom), JAIL_CALL(SYS_sendto), JAIL_CALL(SYS_sendmmsg),
+	JAIL_CALL(SYS_shutdown),
 	JAIL_CALL_IF(SYS_setsockopt, JAIL_ARGUMENT_EQUAL32(1, SOL_SOCKET),
 		     JAIL_ARGUMENT_EQUAL32(2, SO_LINGER)),
 	JAIL_CALL_IF(SYS_setsockopt, JAIL_ARGUMENT_EQUAL32(1, SOL_SOCKET),
@@ -339,10 +341,16 @@ static uint64_t raise_files(void)
 
 /* ---- serving -------------------------------------------------------------------------------- */
 
+/* The log is told before anybody sleeps. False when it takes no more. */
+static bool tell_log(struct broker *broker)
+{
+	egress_report_flush(broker->services.report);
+	return !egress_report_has_failed(broker->services.report);
+}
+
 static int serve(struct broker *broker)
 {
-	while (!control_has_ended(broker->control) &&
-	       !egress_report_has_failed(broker->services.report)) {
+	while (tell_log(broker) && !control_has_ended(broker->control)) {
 		uint64_t now;
 		int count = event_loop_run_once(&broker->loop, TICK_MS);
 

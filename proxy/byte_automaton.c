@@ -59,6 +59,7 @@ struct byte_automaton {
 	bool has_avx2;
 	bool is_stop[256];
 	bool begins[256];		 /* bytes that may begin a match */
+	bool is_first[256];		 /* the same, and stops */
 	uint8_t first_pairs[PAIRS_SIZE]; /* what may be its first two bytes, a bit each */
 	uint8_t next_pairs[PAIRS_SIZE];	 /* and its second and third */
 	struct half_tables first;	 /* of the first pair */
@@ -240,6 +241,7 @@ static void set_beginnings(struct byte_automaton *automaton, const struct byte_s
 	for (unsigned byte = 0; byte < 256; byte++) {
 		automaton->is_stop[byte] = find_stop(stops, byte) != NULL;
 		automaton->begins[byte] = automaton->start[byte] != BYTE_AUTOMATON_START;
+		automaton->is_first[byte] = automaton->begins[byte] || automaton->is_stop[byte];
 	}
 	for (unsigned byte = 0; byte < 256; byte++) {
 		if (automaton->begins[byte])
@@ -455,11 +457,12 @@ size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t
 {
 	size_t at = automaton->has_avx2 ? skip_blocks(automaton, data, length) : 0;
 
-	while (at + 2 < length && !may_begin_at(automaton, data + at))
+	while (at + 2 < length &&
+	       !(automaton->is_first[data[at]] && may_begin_at(automaton, data + at)))
 		at++;
 	if (at + 2 == length && !has_pair(automaton->first_pairs, data[at], data[at + 1]))
 		at++;
-	if (at + 1 == length && !automaton->begins[data[at]] && !automaton->is_stop[data[at]])
+	if (at + 1 == length && !automaton->is_first[data[at]])
 		at++;
 	return at;
 }

@@ -2,16 +2,31 @@
 
 #include "wire/audit.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define COMPONENT "proxy"
+
+/* As many as a socket of this kind takes before its reader has taken any: net.unix.max_dgram_qlen
+ * (unix(7)), whose default is 10. */
+#define WAITING_MAX 8u
+
+/* Events that go out in one call, each a datagram of its own. */
+struct waiting {
+	unsigned count;
+	size_t length; /* of all, in `data` */
+	struct iovec events[WAITING_MAX];
+	uint8_t data[AUDIT_EVENT_MAX];
+};
 
 struct egress_report {
 	int fd; /* not owned */
 	bool failed;
 	unsigned canaries;
 	struct audit_event event;
+	struct waiting waiting;
 };
 
 struct egress_report *egress_report_new(int audit_fd)
@@ -25,6 +40,8 @@ struct egress_report *egress_report_new(int audit_fd)
 
 void egress_report_free(struct egress_report *report)
 {
+	if (report)
+		egress_report_flush(report);
 	free(report);
 }
 
@@ -33,10 +50,62 @@ bool egress_report_has_failed(const struct egress_report *report)
 	return report->failed;
 }
 
+static bool is_open(const struct egress_report *report)
+{
+	return report->fd >= 0 && !report->failed;
+}
+
+void egress_report_flush(struct egress_report *report)
+{
+	struct waiting *waiting = &report->waiting;
+	struct mmsghdr messages[WAITING_MAX];
+	unsigned sent = 0;
+
+	for (unsigned i = 0; i < waiting->count; i++)
+		messages[i] = (struct mmsghdr){
+			.msg_hdr = { .msg_iov = &waiting->events[i], .msg_iovlen = 1 },
+		};
+	while (sent < waiting->count && is_open(report)) {
+		int count =
+			sendmmsg(report->fd, messages + sent, waiting->count - sent, MSG_NOSIGNAL);
+
+		if (count >= 0)
+			sent += (unsigned)count;
+		else
+			report->failed = errno != EINTR;
+	}
+	waiting->count = 0;
+	waiting->length = 0;
+}
+
+/* With what waits before it. */
 static void send_event(struct egress_report *report)
 {
-	if (report->fd >= 0 && !report->failed)
+	egress_report_flush(report);
+	if (is_open(report))
 		report->failed = audit_event_send(&report->event, report->fd) < 0;
+}
+
+static void queue_event(struct egress_report *report)
+{
+	struct waiting *waiting = &report->waiting;
+	const void *data;
+	size_t length;
+
+	if (!is_open(report))
+		return;
+	if (!audit_event_finish(&report->event, &data, &length)) {
+		report->failed = true;
+		return;
+	}
+	if (waiting->count == WAITING_MAX || length > sizeof(waiting->data) - waiting->length)
+		egress_report_flush(report);
+	memcpy(waiting->data + waiting->length, data, length);
+	waiting->events[waiting->count++] = (struct iovec){
+		.iov_base = waiting->data + waiting->length,
+		.iov_len = length,
+	};
+	waiting->length += length;
 }
 
 static void put_address(struct egress_report *report, const struct ip_address *address)
@@ -88,7 +157,7 @@ void egress_report_request(struct egress_report *report, const struct egress_ent
 		audit_event_number(&report->event, AUDIT_FIELD_STATUS, entry->status);
 	put_outcome(report, entry);
 	audit_event_text(&report->event, AUDIT_FIELD_SECRETS, entry->secrets);
-	send_event(report);
+	queue_event(report);
 }
 
 static void put_denial(struct egress_report *report, enum audit_kind kind,

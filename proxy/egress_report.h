@@ -1,5 +1,9 @@
 /*
  * What the broker tells the audit log (wire/audit.h): one event a request, refusal or tunnel.
+ *
+ * To tell a process something wakes it, which takes longer than to answer a request. So the events
+ * of requests wait until egress_report_flush(), which has to be called before anybody sleeps, or
+ * until there are more of them; any other event goes at once, and with it those before it.
  */
 #ifndef PROXY_EGRESS_REPORT_H
 #define PROXY_EGRESS_REPORT_H
@@ -37,6 +41,8 @@ struct egress_entry {
 /* `audit_fd` is a SOCK_SEQPACKET socket, or -1: nothing is told. NULL without memory. */
 struct egress_report *egress_report_new(int audit_fd);
 void egress_report_free(struct egress_report *report);
+/* Sends what waits; so does egress_report_free(). */
+void egress_report_flush(struct egress_report *report);
 /* The audit process no longer takes events: the session must end. */
 bool egress_report_has_failed(const struct egress_report *report);
 

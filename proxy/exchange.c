@@ -557,6 +557,9 @@ static void relay_response(struct exchange *exchange, struct http_leg *server)
 	case BODY_PIPE_OPEN:
 		break;
 	case BODY_PIPE_ENDED:
+		exchange->report.ended_ns = services_now_ns();
+		/* What is left to do can be done while the guest reads it. */
+		(void)exchange->guest->ops->flush(exchange->guest);
 		finish(exchange, EXCHANGE_DONE);
 		break;
 	case BODY_PIPE_SOURCE_FAILED:

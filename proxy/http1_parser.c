@@ -1,5 +1,6 @@
 #include "proxy/http1_parser.h"
 
+#include <emmintrin.h>
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
@@ -41,6 +42,28 @@ static bool is_text(uint8_t byte)
 	return byte >= 0x20 ? byte != 0x7f : byte == '\t';
 }
 
+/* How many of the bytes are text, up to the first that is not. */
+static size_t text_length(const uint8_t *data, size_t length)
+{
+	const __m128i last_control = _mm_set1_epi8(0x1f);
+	size_t at = 0;
+
+	for (; at + sizeof(__m128i) <= length; at += sizeof(__m128i)) {
+		__m128i bytes = _mm_loadu_si128((const __m128i_u *)(data + at));
+		__m128i controls = _mm_cmpeq_epi8(_mm_min_epu8(bytes, last_control), bytes);
+		__m128i tabs = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\t'));
+		__m128i deletes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f));
+		__m128i ends = _mm_or_si128(_mm_andnot_si128(tabs, controls), deletes);
+		unsigned found = (unsigned)_mm_movemask_epi8(ends);
+
+		if (found != 0)
+			return at + (size_t)__builtin_ctz(found);
+	}
+	while (at < length && is_text(data[at]))
+		at++;
+	return at;
+}
+
 /* Returns 1 with the line (without CR LF), 0 when it is not complete, or -EBADMSG. */
 static int next_line(struct parse *parse, const uint8_t *data, size_t length,
 		     struct http_text *ret_line)
@@ -50,8 +73,7 @@ static int next_line(struct parse *parse, const uint8_t *data, size_t length,
 	for (;;) {
 		uint8_t byte;
 
-		while (parser->scanned < length && is_text(data[parser->scanned]))
-			parser->scanned++;
+		parser->scanned += text_length(data + parser->scanned, length - parser->scanned);
 		if (parser->scanned == length)
 			return 0;
 		byte = data[parser->scanned];

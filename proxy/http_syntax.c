@@ -108,39 +108,72 @@ bool http_head_lists(const struct http_head *head, const char *name, const char 
 	return false;
 }
 
-static bool is_connection_field(const struct http_head *head, struct http_text name)
+static bool is_of_connection(struct http_text name)
 {
-	ssize_t index = -1;
+	return http_text_is(name, "connection") || http_text_is(name, "keep-alive") ||
+	       http_text_is(name, "proxy-connection") || http_text_is(name, "transfer-encoding") ||
+	       http_text_is(name, "te") || http_text_is(name, "trailer") ||
+	       http_text_is(name, "upgrade") || http_text_is(name, "http2-settings") ||
+	       http_text_is(name, "expect") || http_text_is(name, "host") ||
+	       http_text_is(name, "content-length") || http_text_is(name, "proxy-authorization");
+}
 
-	if (http_text_is(name, "connection") || http_text_is(name, "keep-alive") ||
-	    http_text_is(name, "proxy-connection") || http_text_is(name, "transfer-encoding") ||
-	    http_text_is(name, "te") || http_text_is(name, "trailer") ||
-	    http_text_is(name, "upgrade") || http_text_is(name, "http2-settings") ||
-	    http_text_is(name, "expect") || http_text_is(name, "host") ||
-	    http_text_is(name, "content-length") || http_text_is(name, "proxy-authorization"))
-		return true;
-	while ((index = http_head_find(head, "connection", (size_t)(index + 1))) >= 0) {
-		struct http_text list = http_head_field(head, (size_t)index).value;
-		struct http_text item;
+/* The options that Connection lists (RFC 9110 section 7.6.1), one after the other. */
+struct connection_options {
+	const struct http_head *head;
+	size_t next; /* field */
+	struct http_text list;
+};
 
-		while (http_text_next_element(&list, &item)) {
-			if (item.length == name.length &&
-			    strncasecmp(item.data, name.data, name.length) == 0)
-				return true;
-		}
+static bool next_option(struct connection_options *options, struct http_text *ret_option)
+{
+	while (!http_text_next_element(&options->list, ret_option)) {
+		ssize_t index = http_head_find(options->head, "connection", options->next);
+
+		if (index < 0)
+			return false;
+		options->list = http_head_field(options->head, (size_t)index).value;
+		options->next = (size_t)index + 1;
+	}
+	return true;
+}
+
+static bool lists_others(const struct http_head *head)
+{
+	struct connection_options options = { .head = head };
+	struct http_text option;
+
+	while (next_option(&options, &option)) {
+		if (!is_of_connection(option))
+			return true;
+	}
+	return false;
+}
+
+static bool is_listed(const struct http_head *head, struct http_text name)
+{
+	struct connection_options options = { .head = head };
+	struct http_text option;
+
+	while (next_option(&options, &option)) {
+		if (option.length == name.length &&
+		    strncasecmp(option.data, name.data, name.length) == 0)
+			return true;
 	}
 	return false;
 }
 
 void http_head_drop_connection_fields(struct http_head *head)
 {
+	bool has_others = lists_others(head);
 	size_t index = http_head_field_count(head);
 
 	/* Connection itself goes last: the others are judged by it. */
 	while (index-- > 0) {
 		struct http_text name = http_head_field(head, index).name;
 
-		if (!http_text_is(name, "connection") && is_connection_field(head, name))
+		if (!http_text_is(name, "connection") &&
+		    (is_of_connection(name) || (has_others && is_listed(head, name))))
 			http_head_remove(head, index);
 	}
 	http_head_remove_all(head, "connection");

@@ -40,6 +40,7 @@ void request_report_tell(struct request_report *report, const char *reason, bool
 			 const char *hint)
 {
 	const struct request_verdict *verdict = report->verdict;
+	uint64_t ended_ns = report->ended_ns ? report->ended_ns : services_now_ns();
 	char secrets[REQUEST_SECRETS_MAX];
 	struct egress_entry entry = {
 		.operation = "request",
@@ -56,7 +57,7 @@ void request_report_tell(struct request_report *report, const char *reason, bool
 		.sent = report->request->moved,
 		.received = report->response->moved,
 		.withheld = is_denial ? withheld(report) : 0,
-		.duration_ns = services_now_ns() - report->started_ns,
+		.duration_ns = ended_ns - report->started_ns,
 	};
 
 	if (report->is_told)

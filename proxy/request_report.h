@@ -29,6 +29,7 @@ struct request_report {
 	struct ip_address address; /* of the server, set by the user; family 0: none */
 	unsigned status;	   /* of the answer, set by the user; 0: none */
 	uint64_t started_ns;	   /* set by the user */
+	uint64_t ended_ns;	   /* the same; 0: when it is told */
 	bool is_told;
 };
 

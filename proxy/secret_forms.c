@@ -100,7 +100,9 @@ void secret_form_replace(const struct form_match *match, const uint8_t *source, 
 	for (size_t i = 0, at = 0; i < count && at < size; i++) {
 		uint8_t ignored;
 		uint8_t byte = secret_form_character(form, tail, length, i);
-		size_t step = form_token(source + at, size - at, match->escapes, true, &ignored);
+		size_t step = match->escapes == 0 ? 1
+						  : form_token(source + at, size - at,
+							       match->escapes, true, &ignored);
 
 		/* Other characters are the same in both, and may be written as an equal one. */
 		if (!is_raw || is_letter_or_digit(byte))

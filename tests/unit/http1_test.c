@@ -150,6 +150,39 @@ START_TEST(a_nul_is_refused)
 }
 END_TEST
 
+/* Wherever it is in a line, and however long that is. */
+START_TEST(a_control_character_is_found_at_every_place)
+{
+	static const char base[] = BASE;
+	const size_t fixed = strlen(BASE "X: ");
+	char text[256];
+
+	for (size_t length = 1; length < 40; length++) {
+		for (size_t at = 0; at < length; at++) {
+			struct http_head *head = http_head_new();
+			struct http1_message message;
+			const char *problem = "";
+			/* What is none, for comparison: 0x80 to 0xff, and the tab. */
+			bool is_control = _i < 0x20 ? _i != '\t' : _i == 0x7f;
+			ssize_t result;
+
+			memcpy(text, base, sizeof(base) - 1);
+			memcpy(text + sizeof(base) - 1, "X: ", 3);
+			memset(text + fixed, 'a', length);
+			text[fixed + at] = (char)_i;
+			memcpy(text + fixed + length, "\r\n\r\n", 4);
+			result = parse(HTTP1_REQUEST, text, fixed + length + 4, 0, head, &message,
+				       &problem);
+			if (is_control)
+				ck_assert_int_eq(result, -EBADMSG);
+			else
+				ck_assert_int_eq(result, (ssize_t)(fixed + length + 4));
+			http_head_free(head);
+		}
+	}
+}
+END_TEST
+
 START_TEST(a_head_comes_apart)
 {
 	static const char text[] = "POST HTTPS://B.test:8/x?y HTTP/1.1\r\nHost: a\r\n"
@@ -395,6 +428,49 @@ static void must_have_written(struct byte_buffer *out, const char *wanted)
 	byte_buffer_release(out);
 }
 
+static const struct {
+	const char *connection; /* fields */
+	const char *left;
+} dropped[] = {
+	{ "", "A: 1\r\nB: 2\r\n" },
+	{ "Connection: keep-alive\r\n", "A: 1\r\nB: 2\r\n" },
+	{ "Connection: close, upgrade\r\n", "A: 1\r\nB: 2\r\n" },
+	{ "Connection: a\r\n", "B: 2\r\n" },
+	{ "Connection: ,, keep-alive , b\r\n", "A: 1\r\n" },
+	{ "Connection: keep-alive\r\nConnection: A,B\r\n", "" },
+	{ "Connection:\r\nConnection: b\r\n", "A: 1\r\n" },
+	{ "Connection: connection\r\nConnection: a\r\n", "B: 2\r\n" },
+};
+
+START_TEST(what_connection_lists_is_dropped)
+{
+	struct http1_options connection = { .closes = false };
+	struct http1_message message;
+	const char *problem = "";
+
+	/* Before the fields, and behind them. */
+	for (int behind = 0; behind < 2; behind++) {
+		struct http_head *head = http_head_new();
+		struct byte_buffer out;
+		char text[256];
+		char wanted[256];
+
+		byte_buffer_init(&out, 4096);
+		snprintf(text, sizeof(text), BASE "%sA: 1\r\nUpgrade: x\r\nB: 2\r\n%s\r\n",
+			 behind ? "" : dropped[_i].connection,
+			 behind ? dropped[_i].connection : "");
+		ck_assert_int_gt(
+			parse(HTTP1_REQUEST, text, strlen(text), 0, head, &message, &problem), 0);
+		http_head_drop_connection_fields(head);
+		connection.framing = message.framing;
+		ck_assert_int_eq(http1_write_request(&out, head, &connection), 0);
+		snprintf(wanted, sizeof(wanted), BASE "%s\r\n", dropped[_i].left);
+		must_have_written(&out, wanted);
+		http_head_free(head);
+	}
+}
+END_TEST
+
 START_TEST(messages_are_written_anew)
 {
 	static const char text[] = "PUT https://a.test/x HTTP/1.1\r\nhost:  a.test\r\n"
@@ -466,12 +542,14 @@ int main(void)
 
 	tcase_add_loop_test(tcase, requests_are_taken_or_refused, 0, ARRAY_LENGTH(requests));
 	tcase_add_test(tcase, a_nul_is_refused);
+	tcase_add_loop_test(tcase, a_control_character_is_found_at_every_place, 0, 256);
 	tcase_add_test(tcase, a_head_comes_apart);
 	tcase_add_test(tcase, endless_heads_end);
 	tcase_add_loop_test(tcase, responses_are_framed, 0, ARRAY_LENGTH(responses));
 	tcase_add_loop_test(tcase, chunks_are_decoded, 0, ARRAY_LENGTH(chunked));
 	tcase_add_test(tcase, floods_of_extensions_end);
 	tcase_add_test(tcase, lengths_and_closes_end_bodies);
+	tcase_add_loop_test(tcase, what_connection_lists_is_dropped, 0, ARRAY_LENGTH(dropped));
 	tcase_add_test(tcase, messages_are_written_anew);
 	tcase_add_test(tcase, a_full_buffer_gets_nothing);
 	suite_add_tcase(suite, tcase);

@@ -190,8 +190,10 @@ static inline bool world_has_connection(const struct proxy_world *world)
 static inline bool world_was_told(const struct proxy_world *world, const char *text)
 {
 	char event[65536];
-	ssize_t count = recv(world->log[0], event, sizeof(event), MSG_DONTWAIT);
+	ssize_t count;
 
+	egress_report_flush(world->services.report);
+	count = recv(world->log[0], event, sizeof(event), MSG_DONTWAIT);
 	return count > 0 && memmem(event, (size_t)count, text, strlen(text)) != NULL;
 }
 
