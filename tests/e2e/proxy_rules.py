@@ -111,12 +111,13 @@ raw = Server(echo)
 api = Server(serve)
 few = Server(serve)
 forge = Server(serve_git)
+secure = Server(serve_git, authority.leaf("git.test"))
 rules = [
     {"where": "p:1", "host": "api.test", "ports": [api.port], "methods": ["GET", "POST"],
      "paths": ["/v1/**"], "deny_headers": ["X-Admin"], "body_bytes_max": 20, "response_bytes_max": 30},
     {"where": "p:2", "host": "few.test", "ports": [few.port], "requests_max": 2, "bytes_max": 1000},
-    {"where": "p:3", "host": "git.test", "ports": [forge.port], "bytes_max": 100000000,
-     "git_push": [{"repository": "/org/repo", "refs": ["refs/heads/agent/*"]}]},
+    {"where": "p:3", "host": "git.test", "ports": [forge.port, secure.port], "bytes_max": 100000000,
+     "git_push": [{"repository": f"/{scheme}/repo", "refs": ["refs/heads/agent/*"]} for scheme in ("http", "https")]},
     {"where": "p:4", "host": f"tcp://raw.test:{raw.port}", "requests_max": 3, "body_bytes_max": 100, "bytes_max": 250},
 ]
 # A secret is there, so that its filter stands between those of the rules.
@@ -180,66 +181,75 @@ def relay(source, target):
         pass
 
 
-def accept_for_git(listener):
+def accept_for_git(listener, port):
     """What the guest's redirect does: connections to the server's port go to the broker."""
     while True:
         connection, _ = listener.accept()
-        stream = broker.dial("git.test", forge.port)
+        stream = broker.dial("git.test", port)
         connection.settimeout(TIMEOUT)
         for ends in ((connection, stream), (stream, connection)):
             threading.Thread(target=relay, args=ends, daemon=True).start()
 
 
-threading.Thread(target=accept_for_git, args=(socket.create_server(("127.0.0.2", forge.port)),), daemon=True).start()
-url = f"http://git.test:{forge.port}"
-clone = os.path.join(work, "clone")
+session = os.path.join(work, "session.pem")
+with open(session, "w", encoding="ascii") as file:
+    file.write(broker.certificate)
 environment = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "HOME": work, "GIT_TERMINAL_PROMPT": "0",
                "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
-               "GIT_COMMITTER_EMAIL": "a@b", "no_proxy": "*"}
+               "GIT_COMMITTER_EMAIL": "a@b", "no_proxy": "*", "GIT_SSL_CAINFO": session}
 
 
-def git(*arguments, directory=clone):
-    return subprocess.run(["git", "-c", f"http.curloptResolve=git.test:{forge.port}:127.0.0.2", "-C", directory,
-                           *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-                          timeout=60)
+def push(scheme, port):
+    """As the rule allows it, and otherwise."""
+    url = f"{scheme}://git.test:{port}/{scheme}"
+    clone = os.path.join(work, f"clone-{scheme}")
+
+    def git(*arguments, directory=clone):
+        return subprocess.run(["git", "-c", f"http.curloptResolve=git.test:{port}:127.0.0.2", "-C", directory,
+                               *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                              timeout=60)
+
+    def has(repository, ref):
+        return git("rev-parse", "--verify", "-q", ref, directory=os.path.join(work, scheme, repository)).returncode == 0
+
+    threading.Thread(target=accept_for_git, args=(socket.create_server(("127.0.0.2", port)), port), daemon=True).start()
+    for name in ("repo.git", "other.git"):
+        path = os.path.join(work, scheme, name)
+        os.makedirs(path)
+        git("init", "-q", "--bare", directory=path)
+        git("config", "http.receivepack", "true", directory=path)
+    result = git("clone", "-q", f"{url}/repo.git", clone, directory=work)
+    tap.ok(f"{scheme}: git clone", result.returncode == 0, result.stdout)
+    with open(os.path.join(clone, "big"), "wb") as big:
+        big.write(os.urandom(3 << 20))
+    git("add", "big")
+    git("commit", "-q", "-m", "x")
+    result = git("push", "-q", "origin", "HEAD:refs/heads/agent/x")
+    tap.ok(f"{scheme}: git push of three megabytes to an allowed ref", result.returncode == 0 and
+           has("repo.git", "refs/heads/agent/x"), result.stdout)
+    for what, arguments in {
+            "another ref": ["HEAD:refs/heads/main"],
+            "another ref beside an allowed one": ["HEAD:refs/heads/agent/y", "HEAD:refs/heads/main"],
+            "a deeper ref": ["HEAD:refs/heads/agent/x/y"],
+            "a tag": ["HEAD:refs/tags/v1"]}.items():
+        result = git("push", "origin", *arguments)
+        tap.ok(f"{scheme}: git push to {what} is refused", result.returncode != 0 and b"403" in result.stdout, result.stdout)
+        event = broker.event(kind="denial", reason="push_not_allowed", port=port)
+        tap.ok(f"{scheme}: git push to {what}: the log has it", event and event["rule"] == "p:3 host git.test", event)
+    tap.ok(f"{scheme}: none of these refs is there", not any(has("repo.git", ref) for ref in (
+        "refs/heads/main", "refs/heads/agent/y", "refs/tags/v1")))
+    before = len(seen)
+    result = git("push", f"{url}/other.git", "HEAD:refs/heads/agent/x")
+    tap.ok(f"{scheme}: git push to another repository is refused",
+           result.returncode != 0 and b"403" in result.stdout, result.stdout)
+    tap.same(f"{scheme}: and nothing reached the server", before, len(seen))
+    result = git("push", "origin", ":refs/heads/agent/x")
+    tap.ok(f"{scheme}: deleting an allowed ref", result.returncode == 0 and not has("repo.git", "refs/heads/agent/x"),
+           result.stdout)
 
 
-def has(repository, ref):
-    return git("rev-parse", "--verify", "-q", ref, directory=os.path.join(work, repository)).returncode == 0
-
-
-for name in ("org/repo.git", "org/other.git"):
-    path = os.path.join(work, name)
-    os.makedirs(path)
-    git("init", "-q", "--bare", directory=path)
-    git("config", "http.receivepack", "true", directory=path)
-result = git("clone", "-q", f"{url}/org/repo.git", clone, directory=work)
-tap.ok("git clone", result.returncode == 0, result.stdout)
-with open(os.path.join(clone, "big"), "wb") as file:
-    file.write(os.urandom(3 << 20))
-git("add", "big")
-git("commit", "-q", "-m", "x")
-result = git("push", "-q", "origin", "HEAD:refs/heads/agent/x")
-tap.ok("git push of three megabytes to an allowed ref", result.returncode == 0 and
-       has("org/repo.git", "refs/heads/agent/x"), result.stdout)
-for what, arguments in {
-        "another ref": ["HEAD:refs/heads/main"],
-        "another ref beside an allowed one": ["HEAD:refs/heads/agent/y", "HEAD:refs/heads/main"],
-        "a deeper ref": ["HEAD:refs/heads/agent/x/y"],
-        "a tag": ["HEAD:refs/tags/v1"]}.items():
-    result = git("push", "origin", *arguments)
-    tap.ok(f"git push to {what} is refused", result.returncode != 0 and b"403" in result.stdout, result.stdout)
-    event = broker.event(kind="denial", reason="push_not_allowed")
-    tap.ok(f"git push to {what}: the log has it", event and event["rule"] == "p:3 host git.test", event)
-tap.ok("none of these refs is there", not any(has("org/repo.git", ref) for ref in (
-    "refs/heads/main", "refs/heads/agent/y", "refs/tags/v1")))
-before = len(seen)
-result = git("push", f"{url}/org/other.git", "HEAD:refs/heads/agent/x")
-tap.ok("git push to another repository is refused", result.returncode != 0 and b"403" in result.stdout, result.stdout)
-tap.same("and nothing reached the server", before, len(seen))
-result = git("push", "origin", ":refs/heads/agent/x")
-tap.ok("deleting an allowed ref", result.returncode == 0 and not has("org/repo.git", "refs/heads/agent/x"),
-       result.stdout)
+push("http", forge.port)
+push("https", secure.port)
 
 # ---- opaque connections ------------------------------------------------------------------------
 def raw_connection(*pieces):
