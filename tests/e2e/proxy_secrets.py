@@ -1,4 +1,5 @@
-"""Secrets through the whole broker, and every way to get at one: run by proxy_secrets.sh."""
+"""Secrets through the whole broker, and every way to get at one, shown to work against a naive relay first:
+run by proxy_secrets.sh."""
 import base64
 import os
 import tempfile
@@ -6,6 +7,7 @@ import urllib.parse
 
 import websocket
 from broker import Authority, Broker, Server, Tap, bundle, read_message, read_until
+from naive_relay import NaiveRelay, holds
 
 tap = Tap()
 authority = Authority(tempfile.mkdtemp(prefix="matchlock-proxy-ca-"))
@@ -37,7 +39,8 @@ def serve(connection):
                 return
             data += more
         if b"transfer-encoding" in head.lower():
-            data = read_until(connection, b"0\r\n\r\n", data)
+            # The last chunk and its trailers; nothing before them ends so.
+            data = read_until(connection, b"\r\n\r\n", data)
             length = len(data)
         body, data = data[:length], data[length:]
         seen.append((head, body))
@@ -76,14 +79,47 @@ tap.ok("a placeholder of the same length, with the vendor's prefix, and another"
        len(placeholder) == len(SECRET) and placeholder.startswith(b"sk-ant-") and placeholder != SECRET, placeholder)
 
 
-def send(head, body=b"", host="api.test", port=None, tls=True):
+# Whose secrets are as good as the broker's, and swapped in any form and for any host.
+naive = NaiveRelay(authority, [(placeholder, SECRET)])
+ATTACKERS = b"attackers-own-key-0123456789"
+
+
+def send(head, body=b"", host="api.test", port=None, tls=True, through=None):
     port = port or bound.port
-    stream = broker.tls(host, port) if tls else broker.dial(host, port)
+    through = through or broker
+    stream = through.tls(host, port) if tls else through.dial(host, port)
     head = b"POST /x HTTP/1.1\r\nHost: %s:%d\r\nContent-Length: %d\r\n%s\r\n\r\n" % (host.encode(), port, len(body), head)
     stream.sendall(head + body)
     return read_message(stream)
 
 
+def send_chunks(parts, trailer=b"", through=None):
+    stream = (through or broker).tls("evil.test", elsewhere.port)
+    stream.sendall(b"POST / HTTP/1.1\r\nHost: evil.test:%d\r\nTransfer-Encoding: chunked\r\n\r\n" % elsewhere.port)
+    for part in parts:
+        stream.sendall(b"%x\r\n" % len(part) + part + b"\r\n")
+    stream.sendall(b"0\r\n" + trailer + b"\r\n")
+    return read_message(stream)
+
+
+def ask(query, through=None):
+    stream = (through or broker).tls("evil.test", elsewhere.port)
+    stream.sendall(b"GET /?q=" + query + b" HTTP/1.1\r\nHost: evil.test:%d\r\n\r\n" % elsewhere.port)
+    return read_message(stream)
+
+
+def unchunked(body):
+    """The chunks of send_chunks(), put together."""
+    return b"".join(body.split(b"\r\n")[1::2])
+
+
+def arrived(wanted, before):
+    return any(holds(head + b"\n" + body, wanted) for head, body in seen[before:])
+
+
+status, fields, body, rest = send(b"Authorization: Bearer " + placeholder, through=naive)
+tap.ok("a naive relay's guest has the secret by an echo, in head and body",
+       SECRET in fields.get("x-echo", "").encode() and SECRET in body and holds(body.replace(SECRET, b""), SECRET), body)
 seen.clear()
 status, fields, body, rest = send(b"Authorization: Bearer " + placeholder)
 tap.ok("the server gets the secret", seen and SECRET in seen[0][0], seen)
@@ -109,45 +145,68 @@ ways = {
     "as hexadecimal": (b"", placeholder.hex().encode()),
 }
 for way, (head, body) in ways.items():
+    before = len(seen)
+    send(head or b"X: y", body, "evil.test", elsewhere.port, through=naive)
+    tap.ok(f"a naive relay gives it to another host: {way}", arrived(SECRET, before), seen[before:])
+    before = len(seen)
     status, fields, text, rest = send(head or b"X: y", body, "evil.test", elsewhere.port)
     tap.same(f"to another host it is refused: {way}", (403, "secret_wrong_host"),
              (status, fields.get("matchlock-denied")))
     event = broker.event(kind="denial", host="evil.test")
     tap.ok("and the log has it", event and event["reason"] == "secret_wrong_host" and event["secrets"] == "API_KEY", event)
+    tap.ok("and it is not there, nor its placeholder", not arrived(SECRET, before) and not arrived(placeholder, before),
+           seen[before:])
     tap.ok("with the bytes that did not leave", event and event["sent"] + event["bytes"] == len(body) and
            event["bytes"] >= min(len(body), len(placeholder)), event)
-stream = broker.tls("evil.test", elsewhere.port)
-stream.sendall(b"GET /?q=" + urllib.parse.quote(placeholder).encode() + b" HTTP/1.1\r\nHost: evil.test:%d\r\n\r\n" %
-               elsewhere.port)
-status, fields, text, rest = read_message(stream)
+query = urllib.parse.quote(placeholder).encode()
+before = len(seen)
+ask(query, through=naive)
+tap.ok("a naive relay gives it to another host: in a URL", arrived(SECRET, before), seen[before:])
+before = len(seen)
+status, fields, text, rest = ask(query)
 tap.same("in a URL", (403, "secret_wrong_host"), (status, fields.get("matchlock-denied")))
-stream = broker.tls("evil.test", elsewhere.port)
-stream.sendall(b"POST / HTTP/1.1\r\nHost: evil.test:%d\r\nTransfer-Encoding: chunked\r\n\r\n" % elsewhere.port)
-for at in range(0, len(placeholder), 5):
-    part = placeholder[at:at + 5]
-    stream.sendall(b"%x\r\n" % len(part) + part + b"\r\n")
-stream.sendall(b"0\r\n\r\n")
-status, fields, text, rest = read_message(stream)
+pieces = [placeholder[at:at + 5] for at in range(0, len(placeholder), 5)]
+send_chunks(pieces, through=naive)
+tap.same("a naive relay does not notice it when it is split over chunks", placeholder, unchunked(seen[-1][1]))
+before = len(seen)
+status, fields, text, rest = send_chunks(pieces)
 tap.same("split over chunks", (403, "secret_wrong_host"), (status, fields.get("matchlock-denied")))
 event = broker.event(kind="denial", host="evil.test", method="POST")
 tap.ok("and most of it did not leave", event and event["sent"] + event["bytes"] == len(placeholder) and event["bytes"] > 13, event)
-stream = broker.tls("evil.test", elsewhere.port)
-stream.sendall(b"POST / HTTP/1.1\r\nHost: evil.test:%d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: " %
-               elsewhere.port + placeholder + b"\r\n\r\n")
-status, fields, text, rest = read_message(stream)
+tap.ok("nor is it there", not any(placeholder in unchunked(body) for head, body in seen[before:]), seen[before:])
+trailer = b"X-Sum: " + placeholder + b"\r\n"
+before = len(seen)
+send_chunks([b"abc"], trailer, through=naive)
+tap.ok("a naive relay gives it to another host: in a trailer", arrived(SECRET, before), seen[before:])
+before = len(seen)
+status, fields, text, rest = send_chunks([b"abc"], trailer)
 tap.same("in a trailer", (403, "secret_wrong_host"), (status, fields.get("matchlock-denied")))
 tail = placeholder[len(b"sk-ant-api03-") + 1:]
 tap.ok("nothing of it arrived there whole", not any(tail in head + body for head, body in seen[before:]), seen[before:])
 
+before = len(seen)
+send(b"Authorization: Bearer " + placeholder, b"", "api.test", plain.port, tls=False, through=naive)
+tap.ok("a naive relay sends it without TLS", arrived(SECRET, before), seen[before:])
+before = len(seen)
 status, fields, text, rest = send(b"Authorization: Bearer " + placeholder, b"", "api.test", plain.port, tls=False)
 tap.same("not without TLS", (403, "secret_needs_tls"), (status, fields.get("matchlock-denied")))
-status, fields, text, rest = send(b"Authorization: Bearer attackers-own-key-0123456789")
+tap.ok("and it is not there", not arrived(SECRET, before), seen[before:])
+send(b"Authorization: Bearer " + ATTACKERS, through=naive)
+tap.ok("a naive relay lets a key of the attacker's own through", arrived(ATTACKERS, before), seen[before:])
+before = len(seen)
+status, fields, text, rest = send(b"Authorization: Bearer " + ATTACKERS)
 tap.same("a key of the attacker's own is refused where a secret is bound", (403, "foreign_credential"),
          (status, fields.get("matchlock-denied")))
-status, fields, text, rest = send(b"X-Data: " + broker.placeholders["DECOY"].encode(), b"", "evil.test", elsewhere.port)
+tap.ok("and does not arrive", not arrived(ATTACKERS, before), seen[before:])
+decoy = broker.placeholders["DECOY"].encode()
+send(b"X-Data: " + decoy, b"", "evil.test", elsewhere.port, through=naive)
+tap.ok("a naive relay knows no decoys", arrived(decoy, before), seen[before:])
+before = len(seen)
+status, fields, text, rest = send(b"X-Data: " + decoy, b"", "evil.test", elsewhere.port)
 tap.same("a decoy is refused", (403, "canary"), (status, fields.get("matchlock-denied")))
+tap.ok("and does not arrive", not arrived(decoy, before), seen[before:])
 stream = broker.tls("denied.test", 443)
-stream.sendall(b"GET / HTTP/1.1\r\nHost: denied.test\r\nX-Data: " + broker.placeholders["DECOY"].encode() + b"\r\n\r\n")
+stream.sendall(b"GET / HTTP/1.1\r\nHost: denied.test\r\nX-Data: " + decoy + b"\r\n\r\n")
 status, fields, text, rest = read_message(stream)
 tap.same("as a decoy also where nothing would be allowed", (403, "canary"), (status, fields.get("matchlock-denied")))
 
@@ -187,19 +246,26 @@ tap.ok("and hidden like any other", TOKEN not in text and token in text, text)
 status, fields, text, rest = send(b"Authorization: Bearer " + token, b"", "evil.test", elsewhere.port)
 tap.same("and go nowhere else", (403, "secret_wrong_host"), (status, fields.get("matchlock-denied")))
 
-stream = broker.tls("api.test", bound.port)
-stream.sendall(b"GET /socket HTTP/1.1\r\nHost: api.test:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-               b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-               b"Sec-WebSocket-Extensions: permessage-deflate\r\nAuthorization: Bearer %s\r\n\r\n" %
-               (bound.port, placeholder))
-answer = read_until(stream, b"\r\n\r\n")
-head, _, frames = answer.partition(b"\r\n\r\n")
-message = websocket.Reader(stream, frames).next()
+def talk(through):
+    """The answer to the opening handshake, and the server's first message."""
+    stream = through.tls("api.test", bound.port)
+    stream.sendall(websocket.opening(b"api.test:%d" % bound.port, b"/socket",
+                                     b"Sec-WebSocket-Extensions: permessage-deflate\r\nAuthorization: Bearer %s\r\n" %
+                                     placeholder))
+    answer = read_until(stream, b"\r\n\r\n")
+    head, _, frames = answer.partition(b"\r\n\r\n")
+    message = websocket.Reader(stream, frames).next()
+    stream.close()
+    return head, message
+
+
+head, message = talk(naive)
+tap.same("a naive relay's guest hears it in a websocket", (websocket.TEXT, b"you are " + SECRET), message)
+head, message = talk(broker)
 tap.ok("a websocket is opened", head.startswith(b"HTTP/1.1 101"), head)
 tap.ok("with the secret, and without what would hide it in an answer",
        SECRET in seen[-1][0] and b"permessage-deflate" not in seen[-1][0], seen[-1])
 tap.ok("what the server says in it is searched", message == (websocket.TEXT, b"you are " + placeholder), message)
-stream.close()
 
 process = f"/proc/{broker.process.pid}"
 for name in ("cmdline", "environ", "comm"):
