@@ -4,7 +4,8 @@
  * A request takes a slot from the moment when its chain is popped until its status is written. The
  * kernel reads and writes guest memory directly, by the list of parts in the slot. A slot has at
  * most one operation in the ring: one read, write or sync; or of a discard one segment after the
- * other. A short read or write goes on where it ended.
+ * other, and for a driver that does not flush a sync behind them. A short read or write goes on
+ * where it ended.
  *
  * A turn reaps completions, pops chains while there are free slots, submits all new operations by
  * one call, reaps what was answered from the page cache at once, and publishes. Without a free slot
@@ -110,6 +111,11 @@ static void answer(struct block_device *device, const struct slot *slot, enum bl
 	virtqueue_push(&device->queue, slot->request.head, (uint32_t)written + 1);
 }
 
+static bool is_past_segments(const struct slot *slot)
+{
+	return slot->segment >= slot->request.segment_count;
+}
+
 static int zeroing_mode(const struct slot *slot)
 {
 	const struct block_segment *segment = &slot->request.segments[slot->segment];
@@ -143,8 +149,11 @@ static void submit(struct block_device *device, struct slot *slot)
 		break;
 	case BLOCK_DISCARD:
 	case BLOCK_WRITE_ZEROES:
-		io_uring_prep_fallocate(entry, 0, zeroing_mode(slot), (off_t)segment->offset,
-					(off_t)segment->length);
+		if (is_past_segments(slot))
+			io_uring_prep_fsync(entry, 0, IORING_FSYNC_DATASYNC);
+		else
+			io_uring_prep_fallocate(entry, 0, zeroing_mode(slot),
+						(off_t)segment->offset, (off_t)segment->length);
 		break;
 	case BLOCK_FLUSH:
 	case BLOCK_GET_ID: /* has no operation */
@@ -157,7 +166,8 @@ static void submit(struct block_device *device, struct slot *slot)
 }
 
 /* Judges an operation that did not fail. Returns whether the request is done. */
-static bool advance(struct slot *slot, int result, enum block_status *ret_status)
+static bool advance(const struct block_device *device, struct slot *slot, int result,
+		    enum block_status *ret_status)
 {
 	*ret_status = BLOCK_OK;
 	switch (slot->request.type) {
@@ -169,8 +179,10 @@ static bool advance(struct slot *slot, int result, enum block_status *ret_status
 		return result == 0 || slot->done >= slot->request.length;
 	case BLOCK_DISCARD:
 	case BLOCK_WRITE_ZEROES:
+		if (is_past_segments(slot))
+			return true;
 		slot->segment++;
-		return slot->segment >= slot->request.segment_count;
+		return is_past_segments(slot) && !device->synchronous;
 	case BLOCK_FLUSH:
 	case BLOCK_GET_ID:
 		break;
@@ -185,7 +197,7 @@ static bool forgive(struct slot *slot, int result, enum block_status *ret_status
 	if ((result == -EAGAIN || result == -EINTR) && slot->retries++ < RETRIES_MAX)
 		return false;
 	if (result == -EOPNOTSUPP && slot->request.type == BLOCK_WRITE_ZEROES && !slot->punch &&
-	    !slot->request.segments[slot->segment].unmap) {
+	    !is_past_segments(slot) && !slot->request.segments[slot->segment].unmap) {
 		/* tmpfs knows holes alone; they read as zeros as well. */
 		slot->punch = true;
 		return false;
@@ -196,7 +208,8 @@ static bool forgive(struct slot *slot, int result, enum block_status *ret_status
 static void complete(struct block_device *device, struct slot *slot, int result)
 {
 	enum block_status status;
-	bool done = result < 0 ? forgive(slot, result, &status) : advance(slot, result, &status);
+	bool done = result < 0 ? forgive(slot, result, &status)
+			       : advance(device, slot, result, &status);
 
 	device->in_flight--;
 	if (!device->running) {

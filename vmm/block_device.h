@@ -3,7 +3,8 @@
  *
  * Read-only disks refuse every write and need no more than a descriptor that is open for reading.
  * Writes reach the host's page cache; a driver which did not agree to VIRTIO_BLK_F_FLUSH gets each
- * of them synchronised instead. Requests are carried out side by side through io_uring.
+ * of them synchronised instead, and so what it discards or zeroes. Requests are carried out side by
+ * side through io_uring.
  *
  * Limits: BLOCK_REQUESTS_MAX requests in flight; those of block_request.h for each. The disk has as
  * many whole sectors as the file when it was opened; should the file shrink, reads beyond its

@@ -18,6 +18,7 @@
 #define FEATURE_RO (UINT64_C(1) << 5)
 #define FEATURE_FLUSH (UINT64_C(1) << 9)
 #define FEATURE_DISCARD (UINT64_C(1) << 13)
+#define FEATURE_WRITE_ZEROES (UINT64_C(1) << 14)
 #define DISK_SECTORS 4096u
 #define DISK_LENGTH (DISK_SECTORS * BLOCK_SECTOR)
 #define DATA (DRIVER_GUEST_BASE + 0x200000)
@@ -782,6 +783,33 @@ START_TEST(without_flushes_each_write_waits_for_the_disk)
 }
 END_TEST
 
+/* Less than a page is zeroed in memory, and the page is dirty. */
+static unsigned dirty_after_zeroing(const uint8_t *mapping, uint64_t sector)
+{
+	const struct segment segments[] = { { sector, 1, 0 }, { sector + 16, 1, 0 } };
+
+	ck_assert_uint_eq(do_segments(BLOCK_WRITE_ZEROES, segments, 2), BLOCK_OK);
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_uint_eq(mapping[(sector + i * 16) * BLOCK_SECTOR], 0);
+		ck_assert_uint_eq(mapping[(sector + i * 16 + 1) * BLOCK_SECTOR], 0x11);
+	}
+	return dirty_of(mapping);
+}
+
+START_TEST(zeroes_wait_for_the_disk_as_writes_do)
+{
+	const uint8_t *mapping = clean_disk(FEATURE_FLUSH | FEATURE_WRITE_ZEROES);
+	unsigned dirty = 0;
+
+	for (uint64_t sector = 1; sector < 8 && dirty == 0; sector++)
+		dirty = dirty_after_zeroing(mapping, sector);
+	ck_assert_uint_gt(dirty, 0);
+	mapping = clean_disk(FEATURE_WRITE_ZEROES);
+	for (uint64_t sector = 1; sector < 8; sector++)
+		ck_assert_uint_eq(dirty_after_zeroing(mapping, sector), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("block_device");
@@ -818,6 +846,7 @@ int main(void)
 	} else {
 		tcase_add_test(tests, a_flush_waits_for_the_disk);
 		tcase_add_test(tests, without_flushes_each_write_waits_for_the_disk);
+		tcase_add_test(tests, zeroes_wait_for_the_disk_as_writes_do);
 	}
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(read_only_tests, set_up_read_only, tear_down);
