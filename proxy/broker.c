@@ -265,8 +265,7 @@ static void release(struct broker *broker)
 static const struct jail_syscall broker_calls[] = {
 	JAIL_CALL(SYS_epoll_wait), JAIL_CALL(SYS_epoll_pwait), JAIL_CALL(SYS_epoll_ctl),
 	JAIL_CALL_IF(SYS_accept4, JAIL_ARGUMENT_EQUAL32(3, SOCK_NONBLOCK | SOCK_CLOEXEC)),
-	JAIL_CALL(SYS_recvfrom), JAIL_CALL(SYS_sendto), JAIL_CALL(SYS_sendmmsg),
-	JAIL_CALL(SYS_shutdown),
+	JAIL_CALL(SYS_recvfrom), JAIL_CALL(SYS_sendto), JAIL_CALL(SYS_shutdown),
 	JAIL_CALL_IF(SYS_setsockopt, JAIL_ARGUMENT_EQUAL32(1, SOL_SOCKET),
 		     JAIL_ARGUMENT_EQUAL32(2, SO_LINGER)),
 	JAIL_CALL_IF(SYS_setsockopt, JAIL_ARGUMENT_EQUAL32(1, SOL_SOCKET),

@@ -13,7 +13,7 @@
  * (unix(7)), whose default is 10. */
 #define WAITING_MAX 8u
 
-/* Events that go out in one call, each a datagram of its own. */
+/* Events that go out together, each a datagram of its own. */
 struct waiting {
 	unsigned count;
 	size_t length; /* of all, in `data` */
@@ -58,21 +58,15 @@ static bool is_open(const struct egress_report *report)
 void egress_report_flush(struct egress_report *report)
 {
 	struct waiting *waiting = &report->waiting;
-	struct mmsghdr messages[WAITING_MAX];
-	unsigned sent = 0;
 
-	for (unsigned i = 0; i < waiting->count; i++)
-		messages[i] = (struct mmsghdr){
-			.msg_hdr = { .msg_iov = &waiting->events[i], .msg_iovlen = 1 },
-		};
-	while (sent < waiting->count && is_open(report)) {
-		int count =
-			sendmmsg(report->fd, messages + sent, waiting->count - sent, MSG_NOSIGNAL);
+	for (unsigned i = 0; i < waiting->count && is_open(report); i++) {
+		const struct iovec *event = &waiting->events[i];
+		ssize_t sent;
 
-		if (count >= 0)
-			sent += (unsigned)count;
-		else
-			report->failed = errno != EINTR;
+		do {
+			sent = send(report->fd, event->iov_base, event->iov_len, MSG_NOSIGNAL);
+		} while (sent < 0 && errno == EINTR);
+		report->failed = sent < 0;
 	}
 	waiting->count = 0;
 	waiting->length = 0;
