@@ -216,6 +216,14 @@ static int make_tls(struct broker *broker, const struct broker_options *options)
 	return error ? failed("cannot load this host's trusted certificates", error) : 0;
 }
 
+/* On a single one, to look for what somebody else is to do keeps him from doing it. */
+static bool has_several_processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
+
 static int make_services(struct broker *broker, const struct broker_options *options)
 {
 	struct services *services = &broker->services;
@@ -223,7 +231,7 @@ static int make_services(struct broker *broker, const struct broker_options *opt
 
 	if (error)
 		return failed("cannot make an event loop", error);
-	broker->loop.polls = true;
+	broker->loop.polls = has_several_processors();
 	services->loop = &broker->loop;
 	services->report = egress_report_new(options->audit_fd);
 	services->addresses = synthetic_addresses_new();
