@@ -224,6 +224,12 @@ size_t http_head_size(const struct http_head *head)
 	return head->in_use;
 }
 
+struct http_text http_head_texts(const struct http_head *head)
+{
+	return (struct http_text){ .data = head->arena ? head->arena : "",
+				   .length = head->arena_used };
+}
+
 size_t http_head_field_count(const struct http_head *head)
 {
 	return head->field_count;

@@ -59,6 +59,9 @@ struct http_text http_head_path(const struct http_head *head);
 unsigned http_head_status(const struct http_head *head);
 /* Bytes of all texts. */
 size_t http_head_size(const struct http_head *head);
+/* All texts one behind the other, in any order and beside what remains of such as were replaced:
+ * what is nowhere in it, is in no text. Borrowed until the head changes. */
+struct http_text http_head_texts(const struct http_head *head);
 
 size_t http_head_field_count(const struct http_head *head);
 /* `index` < http_head_field_count(); borrowed until the head changes. */

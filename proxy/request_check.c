@@ -86,14 +86,15 @@ static bool check_names(struct http_head *head, const struct exchange_origin *or
 static bool set_authority(struct http_head *head, const struct exchange_origin *origin,
 			  struct request_verdict *verdict)
 {
-	char text[HOST_NAME_MAX_LENGTH + 8];
 	uint16_t default_port = origin->is_tls ? HTTPS_PORT : HTTP_PORT;
+	const char *authority = origin->name.text;
+	char text[HOST_NAME_MAX_LENGTH + 8];
 
-	if (origin->port == default_port)
-		snprintf(text, sizeof(text), "%s", origin->name.text);
-	else
+	if (origin->port != default_port) {
 		snprintf(text, sizeof(text), "%s:%u", origin->name.text, origin->port);
-	if (http_head_set_authority(head, text, strlen(text)) < 0)
+		authority = text;
+	}
+	if (http_head_set_authority(head, authority, strlen(authority)) < 0)
 		return refuse(verdict, 431, "head_too_large", "the head has no room left");
 	return true;
 }

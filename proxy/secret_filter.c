@@ -472,10 +472,15 @@ static int redact_text(const struct secret_store *store, const char *text, size_
 	return 1;
 }
 
+bool secret_may_be_in(const struct secret_store *store, const char *text, size_t length)
+{
+	return form_scanner_is_needed(secret_store_value_finder(store), text, length);
+}
+
 int secret_redact(const struct secret_store *store, const char *text, size_t length,
 		  char **ret_copy)
 {
-	if (!form_scanner_is_needed(secret_store_value_finder(store), text, length))
+	if (!secret_may_be_in(store, text, length))
 		return 0;
 	return redact_text(store, text, length, ret_copy);
 }

@@ -57,6 +57,8 @@ void secret_filter_take_messages(struct body_filter *filter);
  * secrets found so far to its `used`, and sets `is_injected` when one was put in. */
 void secret_filter_report(const struct body_filter *filter, struct secret_verdict *verdict);
 
+/* False for a text without a secret; true for hardly any other. */
+bool secret_may_be_in(const struct secret_store *store, const char *text, size_t length);
 /* Rewrites a whole text the same way as a response's body: 1 with the rewritten copy, of the same
  * length, which the caller frees; 0 when the text has no secret; or -ENOMEM. */
 int secret_redact(const struct secret_store *store, const char *text, size_t length,

@@ -18,11 +18,19 @@ static void must_be(struct http_text text, const char *wanted)
 		      text.data, wanted);
 }
 
+static bool has(const struct http_head *head, const char *text)
+{
+	struct http_text texts = http_head_texts(head);
+
+	return memmem(texts.data, texts.length, text, strlen(text)) != NULL;
+}
+
 START_TEST(texts_come_back)
 {
 	struct http_head *head = http_head_new();
 
 	must_be(http_head_method(head), "");
+	must_be(http_head_texts(head), "");
 	ck_assert_uint_eq(http_head_field_count(head), 0);
 	ck_assert_int_eq(http_head_set_method(head, "GET", 3), 0);
 	ck_assert_int_eq(http_head_set_scheme(head, "https", 5), 0);
@@ -39,7 +47,11 @@ START_TEST(texts_come_back)
 	must_be(http_head_field(head, 0).name, "Accept");
 	must_be(http_head_field(head, 1).value, "");
 	ck_assert_uint_eq(http_head_size(head), 3 + 5 + 12 + 4 + 6 + 3 + 5);
+	ck_assert(has(head, "GET") && has(head, "https") && has(head, "example.test") &&
+		  has(head, "/a?b") && has(head, "Accept") && has(head, "*/*") &&
+		  has(head, "Empty"));
 	http_head_clear(head);
+	must_be(http_head_texts(head), "");
 	ck_assert_uint_eq(http_head_size(head), 0);
 	must_be(http_head_path(head), "");
 	http_head_free(head);
@@ -59,6 +71,7 @@ START_TEST(fields_are_found_replaced_and_removed)
 	ck_assert_int_eq(http_head_replace(head, 1, "Bearer secret", 13, true), 0);
 	must_be(http_head_field(head, 1).value, "Bearer secret");
 	ck_assert(http_head_field(head, 1).is_sensitive);
+	ck_assert(has(head, "Bearer secret"));
 	http_head_remove_all(head, "cookie");
 	ck_assert_uint_eq(http_head_field_count(head), 1);
 	must_be(http_head_field(head, 0).name, "Authorization");
