@@ -2,15 +2,14 @@
 
 #include "wire/audit.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
+#include <sys/uio.h>
 
 #define COMPONENT "proxy"
 
-/* As many as a socket of this kind takes before its reader has taken any: net.unix.max_dgram_qlen
- * (unix(7)), whose default is 10. */
+/* As many as a socket of this kind takes before its reader has taken any: net.unix.max_dgram_qlen,
+ * whose default is 10. */
 #define WAITING_MAX 8u
 
 /* Events that go out together, each a datagram of its own. */
@@ -59,15 +58,9 @@ void egress_report_flush(struct egress_report *report)
 {
 	struct waiting *waiting = &report->waiting;
 
-	for (unsigned i = 0; i < waiting->count && is_open(report); i++) {
-		const struct iovec *event = &waiting->events[i];
-		ssize_t sent;
-
-		do {
-			sent = send(report->fd, event->iov_base, event->iov_len, MSG_NOSIGNAL);
-		} while (sent < 0 && errno == EINTR);
-		report->failed = sent < 0;
-	}
+	for (unsigned i = 0; i < waiting->count && is_open(report); i++)
+		report->failed = audit_send(report->fd, waiting->events[i].iov_base,
+					    waiting->events[i].iov_len) < 0;
 	waiting->count = 0;
 	waiting->length = 0;
 }

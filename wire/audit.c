@@ -131,10 +131,16 @@ int audit_event_send(struct audit_event *event, int socket)
 {
 	const void *data;
 	size_t length;
-	ssize_t sent;
 
 	if (!audit_event_finish(event, &data, &length))
 		return -EMSGSIZE;
+	return audit_send(socket, data, length);
+}
+
+int audit_send(int socket, const void *data, size_t length)
+{
+	ssize_t sent;
+
 	do {
 		sent = send(socket, data, length, MSG_NOSIGNAL);
 	} while (sent < 0 && errno == EINTR);

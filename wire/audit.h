@@ -114,6 +114,8 @@ bool audit_event_finish(struct audit_event *event, const void **ret_data, size_t
  * behind slows the caller, and loses nothing. 0, -EMSGSIZE when it overflowed, or another negative
  * errno. */
 int audit_event_send(struct audit_event *event, int socket);
+/* The same for what audit_event_finish() gave. 0 or a negative errno. */
+int audit_send(int socket, const void *data, size_t length);
 
 struct audit_field_view {
 	enum audit_field field;

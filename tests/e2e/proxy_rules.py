@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import threading
 
-from broker import TIMEOUT, Authority, Broker, Server, Tap, bundle, read_message, read_until
+from broker import TIMEOUT, Authority, Broker, Server, Tap, bundle, pump, read_message, read_until
 
 tap = Tap()
 work = tempfile.mkdtemp(prefix="matchlock-proxy-rules-")
@@ -172,15 +172,6 @@ refused("the third", "requests_exhausted", b"GET", b"/", host="few.test", port=f
 # ---- git -------------------------------------------------------------------------------------------
 
 
-def relay(source, target):
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
-
-
 def accept_for_git(listener, port):
     """What the guest's redirect does: connections to the server's port go to the broker."""
     while True:
@@ -188,7 +179,7 @@ def accept_for_git(listener, port):
         stream = broker.dial("git.test", port)
         connection.settimeout(TIMEOUT)
         for ends in ((connection, stream), (stream, connection)):
-            threading.Thread(target=relay, args=ends, daemon=True).start()
+            threading.Thread(target=pump, args=ends, daemon=True).start()
 
 
 session = os.path.join(work, "session.pem")
