@@ -1,7 +1,8 @@
 #include "base/event_loop.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
-#include <time.h>
 #include <unistd.h>
 
 int event_loop_init(struct event_loop *loop)
@@ -35,14 +36,6 @@ void event_loop_remove(struct event_loop *loop, struct event_source *source)
 	}
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static int look(struct event_loop *loop, int timeout_ms)
 {
 	return epoll_wait(loop->epoll_fd, loop->batch, EVENT_LOOP_BATCH, timeout_ms);
@@ -51,19 +44,19 @@ static int look(struct event_loop *loop, int timeout_ms)
 /* Looks for a while, if that is wanted, and then sleeps. */
 static int look_ahead(struct event_loop *loop, int timeout_ms)
 {
-	uint64_t began = now_ns();
+	uint64_t began = clock_now_ns();
 	int count = 0;
 
 	while (loop->ahead.is_wanted) {
 		count = look(loop, 0);
 		if (count != 0)
 			return count;
-		if (now_ns() - began >= POLL_AHEAD_NS)
+		if (clock_now_ns() - began >= POLL_AHEAD_NS)
 			poll_ahead_failed(&loop->ahead);
 	}
 	count = look(loop, timeout_ms);
 	if (count > 0)
-		poll_ahead_slept(&loop->ahead, now_ns() - began);
+		poll_ahead_slept(&loop->ahead, clock_now_ns() - began);
 	return count;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/escape.h"
 #include "base/io.h"
 #include "cli/exec_command.h"
@@ -424,7 +425,7 @@ static bool read_hello(struct agent_client *client, size_t index)
 
 static void turn_pending(struct agent_client *client, const struct pollfd *polls)
 {
-	uint64_t now = exec_now_ms();
+	uint64_t now = clock_now_ms();
 
 	/* In the order of arrival: of two that claim the same stream the first has it. */
 	for (size_t i = 0; i < client->pending_count;) {
@@ -447,7 +448,7 @@ static void accept_streams(struct agent_client *client)
 			return;
 		client->pending[client->pending_count++] = (struct pending_stream){
 			.socket = socket,
-			.deadline_ms = exec_now_ms() + HELLO_TIMEOUT_MS,
+			.deadline_ms = clock_now_ms() + HELLO_TIMEOUT_MS,
 		};
 	}
 }
@@ -495,7 +496,7 @@ static void prepare(struct agent_client *client, size_t *count, int *timeout_ms)
 	*count = 2;
 	for (size_t i = 0; i < client->pending_count; i++) {
 		struct pending_stream *pending = &client->pending[i];
-		int64_t wait = (int64_t)(pending->deadline_ms - exec_now_ms());
+		int64_t wait = clock_ms_until(pending->deadline_ms);
 
 		pending->poll = (int)*count;
 		polls[(*count)++] = (struct pollfd){ .fd = pending->socket, .events = POLLIN };
@@ -573,11 +574,11 @@ int agent_client_turn(struct agent_client *client, struct pollfd *extra, size_t 
 static int wait_phase(struct agent_client *client, enum phase phase, int abort_fd, int timeout_ms,
 		      const char *what)
 {
-	uint64_t deadline = exec_now_ms() + (uint64_t)MAX_OF(timeout_ms, 0);
+	uint64_t deadline = clock_now_ms() + (uint64_t)MAX_OF(timeout_ms, 0);
 
 	while (client->phase != phase) {
 		struct pollfd extra = { .fd = abort_fd, .events = POLLIN };
-		uint64_t now = exec_now_ms();
+		uint64_t now = clock_now_ms();
 		int result;
 
 		if (now >= deadline)

@@ -1,12 +1,12 @@
 #include "cli/exec_command.h"
 
 #include "base/checked.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define STREAM_INPUT 0
@@ -20,21 +20,13 @@
 #define STATUS_CANNOT_RUN 126
 #define STATUS_NOT_FOUND 127
 
-uint64_t exec_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 void exec_command_init(struct exec_command *command, uint32_t id,
 		       const struct exec_request *request)
 {
 	memset(command, 0, sizeof(*command));
 	command->id = id;
 	command->terminal = request->terminal;
-	command->quiet_since_ms = exec_now_ms();
+	command->quiet_since_ms = clock_now_ms();
 	if (request->timeout_ms > 0)
 		command->deadline_ms = command->quiet_since_ms + request->timeout_ms;
 	for (int i = 0; i < EXEC_COMMAND_STREAMS; i++) {
@@ -125,7 +117,7 @@ int exec_command_take_stream(struct exec_command *command, enum agent_stream str
 		result = take_pty(command, socket);
 	else
 		result = stream_open(&command->streams[index], index == STREAM_INPUT, socket);
-	command->quiet_since_ms = exec_now_ms();
+	command->quiet_since_ms = clock_now_ms();
 	return result;
 }
 
@@ -198,7 +190,7 @@ static bool caller_is_slow(const struct exec_command *command)
 static void end(struct exec_command *command, enum exec_result_kind kind, int code, int exit_status)
 {
 	command->phase = EXEC_PHASE_ENDED;
-	command->quiet_since_ms = exec_now_ms();
+	command->quiet_since_ms = clock_now_ms();
 	command->kill_deadline_ms = 0;
 	command->deadline_ms = 0;
 	command->result.kind = kind;
@@ -295,7 +287,7 @@ void exec_command_lost(struct exec_command *command, const char *text)
 void exec_command_killed(struct exec_command *command)
 {
 	if (!command->kill_sent && command->phase != EXEC_PHASE_ENDED)
-		command->kill_deadline_ms = exec_now_ms() + EXEC_KILL_MAX_MS;
+		command->kill_deadline_ms = clock_now_ms() + EXEC_KILL_MAX_MS;
 	command->kill_sent = true;
 }
 
@@ -317,7 +309,7 @@ static void shrink_to(int *timeout_ms, uint64_t deadline_ms, uint64_t now)
 void exec_command_prepare(struct exec_command *command, struct pollfd *polls, size_t *count,
 			  int *timeout_ms)
 {
-	uint64_t now = exec_now_ms();
+	uint64_t now = clock_now_ms();
 
 	for (size_t i = 0; i < EXEC_COMMAND_STREAMS; i++)
 		stream_prepare(&command->streams[i], i == STREAM_INPUT, polls, count);
@@ -350,7 +342,7 @@ static void check_deadlines(struct exec_command *command, uint64_t now)
 
 bool exec_command_turn(struct exec_command *command, const struct pollfd *polls)
 {
-	uint64_t now = exec_now_ms();
+	uint64_t now = clock_now_ms();
 
 	for (size_t i = 0; i < EXEC_COMMAND_STREAMS; i++) {
 		if (stream_turn(&command->streams[i], i == STREAM_INPUT, polls))

@@ -61,8 +61,6 @@ struct exec_command {
 	struct exec_result result;
 };
 
-uint64_t exec_now_ms(void);
-
 void exec_command_init(struct exec_command *command, uint32_t id,
 		       const struct exec_request *request);
 void exec_command_release(struct exec_command *command);

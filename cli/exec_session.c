@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "cli/exec_command.h"
 #include "cli/exec_terminal.h"
 
@@ -168,7 +169,7 @@ static void handle_signal(struct run *run, int number)
 	case SIGHUP:
 		exec_session_signal(run->session, number, true);
 		if (run->hangup_deadline_ms == 0)
-			run->hangup_deadline_ms = exec_now_ms() + HANGUP_KILL_MS;
+			run->hangup_deadline_ms = clock_now_ms() + HANGUP_KILL_MS;
 		break;
 	case SIGTERM:
 		kill_now = ++run->terminations >= SIGNALS_TO_KILL;
@@ -193,7 +194,7 @@ static void read_signals(struct run *run)
 
 static int turn_timeout(struct run *run)
 {
-	uint64_t now = exec_now_ms();
+	uint64_t now = clock_now_ms();
 
 	if (run->hangup_deadline_ms == 0)
 		return -1;

@@ -1,6 +1,8 @@
 #include "cli/launch.h"
 
+#include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "cli/paths.h"
 #include "jail/jail.h"
@@ -14,7 +16,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 static int open_null(int flags)
@@ -143,23 +144,15 @@ bool child_poll(struct child *child)
 	return reap(child, WNOHANG);
 }
 
-static long long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 bool child_wait(struct child *child, int timeout_ms)
 {
-	long long deadline = now_ms() + timeout_ms;
+	uint64_t deadline = clock_now_ms() + (uint64_t)MAX_OF(timeout_ms, 0);
 
 	if (timeout_ms < 0)
 		return reap(child, 0);
 	for (;;) {
 		struct pollfd poll_fd = { .fd = child->pidfd, .events = POLLIN };
-		long long left = deadline - now_ms();
+		int64_t left = clock_ms_until(deadline);
 
 		if (reap(child, WNOHANG))
 			return true;

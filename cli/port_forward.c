@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/event_loop.h"
 #include "base/io.h"
 #include "base/relay.h"
@@ -18,7 +19,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BACKLOG 128
@@ -106,14 +106,6 @@ int port_forward_listen(const struct port_forward *forward, struct problem *prob
 
 /* ---- the log ---------------------------------------------------------------------------- */
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
-}
-
 /* A log that is behind slows this down, and one that is gone ends it. */
 static void send_event(struct forwarder *forwarder)
 {
@@ -142,7 +134,7 @@ static void tell(const struct connection *connection)
 	audit_event_number(event, AUDIT_FIELD_SENT, out->moved);
 	/* What goes to the guest's stream behind the hello. */
 	audit_event_number(event, AUDIT_FIELD_RECEIVED, in->moved);
-	audit_event_number(event, AUDIT_FIELD_DURATION_NS, now_ns() - connection->started_ns);
+	audit_event_number(event, AUDIT_FIELD_DURATION_NS, clock_now_ns() - connection->started_ns);
 	audit_event_text(event, AUDIT_FIELD_RULE, connection->door->rule);
 	send_event(forwarder);
 }
@@ -325,7 +317,7 @@ static void connect_both(struct forwarder *forwarder, int host_fd, const struct 
 
 	connection->forwarder = forwarder;
 	connection->door = door;
-	connection->started_ns = now_ns();
+	connection->started_ns = clock_now_ns();
 	connection->reason = guest < 0 ? "guest_unreachable" : NULL;
 	address_text(peer, connection->peer, NULL);
 	connection->ends[SIDE_HOST].source.fd = connection->ends[SIDE_GUEST].source.fd = -1;

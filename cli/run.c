@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "cli/denials.h"
 #include "cli/environment.h"
@@ -40,14 +41,6 @@ struct run {
 	struct denials *denials;
 	struct session_control control;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static void report(const struct problem *problem)
 {
@@ -144,7 +137,7 @@ static void command_started(void *context, uint32_t guest_pid)
 	cleanup_free char *command = quote_command(run->options.command.items);
 	struct audit_event *event = &run->vm.event;
 
-	run->started_ms = now_ms();
+	run->started_ms = clock_now_ms();
 	audit_event_begin(event, AUDIT_EXEC);
 	audit_event_text(event, AUDIT_FIELD_COMMAND, command);
 	audit_event_text(event, AUDIT_FIELD_CWD, run->plan.cwd);
@@ -285,10 +278,10 @@ static void run_command(struct run *run)
 	}
 	request.environment = (const char *const *)run->plan.environment.items;
 	announce_engine(run);
-	run->started_ms = now_ms();
+	run->started_ms = clock_now_ms();
 	run->ran = true;
 	error = exec_session_run(run->vm.client, &request, &loop, &run->result);
-	run->record.duration_ms = now_ms() - run->started_ms;
+	run->record.duration_ms = clock_now_ms() - run->started_ms;
 	if (error < 0) {
 		problem_set(&problem, STATUS_SANDBOX, "cannot start the command: %s",
 			    strerror(-error));

@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "cli/client_certificates.h"
 #include "cli/launch.h"
@@ -13,7 +14,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PORT_USUAL 443
@@ -324,20 +324,12 @@ static int read_path(const struct secret_option *option, struct value *value,
 	return 0;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Until the end of file, the limit, or the deadline. */
-static bool read_pipe(int fd, int64_t deadline, struct value *value)
+static bool read_pipe(int fd, uint64_t deadline, struct value *value)
 {
 	while (value->length < sizeof(value->text)) {
 		struct pollfd wait = { .fd = fd, .events = POLLIN };
-		int64_t left = deadline - now_ms();
+		int64_t left = clock_ms_until(deadline);
 		ssize_t got;
 
 		if (left <= 0)
@@ -362,7 +354,7 @@ static int read_command(const struct secret_option *option, struct value *value,
 	char *arguments[] = { shell, flag, option->from, NULL };
 	struct child child = CHILD_INIT("secret");
 	struct child_streams streams = { .error = -1, .input = -1 };
-	int64_t deadline = now_ms() + SECRET_COMMAND_MS;
+	uint64_t deadline = clock_now_ms() + SECRET_COMMAND_MS;
 	int ends[2];
 	bool is_read;
 
@@ -378,7 +370,7 @@ static int read_command(const struct secret_option *option, struct value *value,
 	close(ends[1]);
 	is_read = read_pipe(ends[0], deadline, value);
 	close(ends[0]);
-	if (!is_read || !child_wait(&child, (int)MAX_OF(deadline - now_ms(), 0))) {
+	if (!is_read || !child_wait(&child, (int)MAX_OF(clock_ms_until(deadline), 0))) {
 		child_kill(&child);
 		child_close(&child);
 		return problem_set(problem, STATUS_USAGE,

@@ -1,4 +1,5 @@
 /* Open files: opening, reading, writing, releasing. */
+#include "base/clock.h"
 #include "fsserver/operations_internal.h"
 
 #include "base/cleanup.h"
@@ -10,7 +11,6 @@
 #include <openssl/evp.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Files up to this size are hashed for the audit log. */
@@ -18,7 +18,7 @@
 /* A write is a copy into the page cache, which the ring would only make slower (it hands buffered
  * writes to a worker thread). But when the kernel holds writers back because the disk is behind,
  * the next ones of this size or more go through the ring, so that nobody else waits with them. */
-#define SLOW_WRITE_NS INT64_C(10000000)
+#define SLOW_WRITE_NS UINT64_C(10000000)
 #define SLOW_WRITES 32u
 #define RING_WRITE_MIN (64u * 1024u)
 #define COPY_RANGE_MAX (UINT64_C(8) << 20)
@@ -410,18 +410,10 @@ static void after_change(struct node *node, int fd, const struct node_stamp *bef
 		node->content_known = false;
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static ssize_t write_here(struct export *export, int fd, const struct iovec *vector, off_t offset,
 			  int flags)
 {
-	int64_t began = now_ns();
+	uint64_t began = clock_now_ns();
 	ssize_t count;
 
 	do {
@@ -429,7 +421,7 @@ static ssize_t write_here(struct export *export, int fd, const struct iovec *vec
 	} while (count < 0 && errno == EINTR);
 	if (count < 0)
 		return -errno;
-	if (now_ns() - began > SLOW_WRITE_NS)
+	if (clock_now_ns() - began > SLOW_WRITE_NS)
 		export->slow_writes = SLOW_WRITES;
 	return count;
 }

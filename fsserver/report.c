@@ -1,12 +1,12 @@
 #include "fsserver/report.h"
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "wire/audit.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define MERGED_KINDS 64
 #define COMPONENT "fsserver"
@@ -16,7 +16,7 @@
 struct merged {
 	struct report_denial denial; /* strings owned; operation NULL: empty slot */
 	uint64_t count;
-	int64_t since_ms;
+	uint64_t since_ms;
 };
 
 struct report {
@@ -27,14 +27,6 @@ struct report {
 	struct merged merged[MERGED_KINDS];
 	struct audit_event event;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 int report_new(int audit_fd, struct report **ret_report)
 {
@@ -169,7 +161,7 @@ static void merged_begin(struct report *report, const struct report_denial *deni
 	place->denial.rule = copy_text(denial->rule);
 	place->denial.reason = copy_text(denial->reason);
 	place->denial.hint = copy_text(denial->hint);
-	place->since_ms = now_ms();
+	place->since_ms = clock_now_ms();
 	report->waiting++;
 }
 
@@ -193,7 +185,7 @@ void report_denial(struct report *report, const struct report_denial *denial)
 
 void report_flush(struct report *report, bool all)
 {
-	int64_t now = now_ms();
+	uint64_t now = clock_now_ms();
 
 	for (size_t i = 0; i < MERGED_KINDS; i++) {
 		struct merged *merged = &report->merged[i];

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "fsserver/operations.h"
 #include "fsserver/ring.h"
@@ -628,18 +629,10 @@ static void say_asleep(struct session *session, bool asleep)
 	}
 }
 
-static uint64_t nanoseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* Looks for news until the ring is due for a look, or there are any. */
 static void look_for_news(const struct session *session)
 {
-	uint64_t until = nanoseconds() + RING_LOOK_NS;
+	uint64_t until = clock_now_ns() + RING_LOOK_NS;
 
 	do {
 		for (unsigned i = 0; i < 16; i++) {
@@ -647,7 +640,7 @@ static void look_for_news(const struct session *session)
 				return;
 			__builtin_ia32_pause();
 		}
-	} while (nanoseconds() < until);
+	} while (clock_now_ns() < until);
 }
 
 static bool upkeep_waits(const struct session *session)
@@ -747,7 +740,7 @@ int session_run(struct session *session)
 	ask_end(session, session->options.signal_fd, POLLIN);
 	ask_doorbell(session);
 	while (!result && !session->ending && !report_failed(report)) {
-		bool looks = session->channel_count > 0 && nanoseconds() < looks_until;
+		bool looks = session->channel_count > 0 && clock_now_ns() < looks_until;
 
 		if (session->channel_count > 0 && !looks && !ready) {
 			say_asleep(session, true);
@@ -759,7 +752,7 @@ int session_run(struct session *session)
 		if (session->channel_count > 0) {
 			serve_channels(session);
 			if (session->news)
-				looks_until = nanoseconds() + LOOK_NS;
+				looks_until = clock_now_ns() + LOOK_NS;
 			else if (looks)
 				look_for_news(session);
 			session->news = false;

@@ -1,12 +1,12 @@
 #include "guest-fused/cache.h"
 
+#include "base/clock.h"
 #include "guest-fused/directory.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #define BUCKETS_FIRST 1024u
 #define NODE_LIMIT_LEAST 64u
@@ -50,26 +50,18 @@ void fused_cache_destroy(struct fused_cache *cache)
 
 /* ---- time --------------------------------------------------------------------------------- */
 
-uint64_t fused_milliseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 uint64_t fused_expiry(uint32_t valid_ms)
 {
 	if (valid_ms == UINT32_MAX)
 		return FUSED_FOREVER;
-	return valid_ms == 0 ? 0 : fused_milliseconds() + valid_ms;
+	return valid_ms == 0 ? 0 : clock_now_ms() + valid_ms;
 }
 
 bool fused_valid(uint64_t expires)
 {
 	if (expires == FUSED_FOREVER || expires == 0)
 		return expires != 0;
-	return fused_milliseconds() < expires;
+	return clock_now_ms() < expires;
 }
 
 /* ---- nodes -------------------------------------------------------------------------------- */
@@ -319,7 +311,7 @@ void fused_handle_put(struct fused_cache *cache, uint64_t nodeid)
 	if (node == NULL || node->handle_users == 0)
 		return;
 	node->handle_users--;
-	node->handle_used = fused_milliseconds();
+	node->handle_used = clock_now_ms();
 	if (cache->handle_newest != node) {
 		handle_unlink(cache, node);
 		handle_append(cache, node);
@@ -350,7 +342,7 @@ void fused_handle_adopt(struct fused_cache *cache, uint64_t nodeid, uint64_t han
 	}
 	node->handle = handle;
 	node->handle_flags = flags;
-	node->handle_used = fused_milliseconds();
+	node->handle_used = clock_now_ms();
 	handle_append(cache, node);
 	if (++cache->handle_count <= FUSED_HANDLES_MAX)
 		return;

@@ -184,7 +184,6 @@ static inline uint64_t fused_cache_now(struct fused_cache *cache)
 
 /* ---- time ---- */
 
-uint64_t fused_milliseconds(void);
 /* When something valid for `valid_ms` from now expires. */
 uint64_t fused_expiry(uint32_t valid_ms);
 /* Whether `expires` has not come. */

@@ -6,6 +6,7 @@
  * work may hold, so no worker ever does it; the keeper holds none itself. Giving back is put off
  * so that many forgets and released handles make one frame, which nobody waits for.
  */
+#include "base/clock.h"
 #include "guest-fused/export.h"
 
 #include "guest-fused/directory.h"
@@ -270,7 +271,7 @@ static int handle_notices(struct fused_export *export, struct notice *notices)
 static void prune(struct fused_export *export, uint64_t *last)
 {
 	struct fused_cache *cache = &export->cache;
-	uint64_t now = fused_milliseconds();
+	uint64_t now = clock_now_ms();
 	bool wanted;
 
 	fused_cache_lock(cache);
@@ -376,7 +377,7 @@ static int post_forgets(struct fused_export *export, const struct fused_forget *
 static int give_back(struct fused_export *export, bool *ret_left)
 {
 	struct fused_cache *cache = &export->cache;
-	uint64_t now = fused_milliseconds();
+	uint64_t now = clock_now_ms();
 	struct fused_forget *forgets;
 	size_t count;
 	int result;
@@ -413,7 +414,7 @@ static int run(struct fused_export *export, struct notice *notices)
 
 	while (result == 0) {
 		bool awake = atomic_load(&export->keeper_awake);
-		uint64_t now = fused_milliseconds();
+		uint64_t now = clock_now_ms();
 		int timeout = -1;
 
 		if (awake) {
@@ -432,7 +433,7 @@ static int run(struct fused_export *export, struct notice *notices)
 		drop_stale(export);
 		prune(export, &last_prune);
 		if (result == 0 && awake &&
-		    (fused_milliseconds() >= deadline || atomic_load(&export->waiting) > 0)) {
+		    (clock_now_ms() >= deadline || atomic_load(&export->waiting) > 0)) {
 			/* Cleared first: what is queued from here on wakes it again. */
 			atomic_store(&export->keeper_awake, false);
 			deadline = 0;

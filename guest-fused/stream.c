@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -11,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/vm_sockets.h>
@@ -219,14 +219,6 @@ static int sleep_for_doorbell(struct fused_stream *stream)
 	return count < 0 && errno != EINTR ? -errno : 0;
 }
 
-static uint64_t nanoseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static int channel_await(struct fused_stream *stream, size_t wanted)
 {
 	struct channel *channel = &stream->channel;
@@ -243,8 +235,8 @@ static int channel_await(struct fused_stream *stream, size_t wanted)
 		if (looks % LOOKS_AT_ONCE != 0)
 			continue;
 		if (until == 0)
-			until = nanoseconds() + LOOK_NS;
-		if (nanoseconds() < until)
+			until = clock_now_ns() + LOOK_NS;
+		if (clock_now_ns() < until)
 			continue;
 		channel_sleep(channel);
 		available = channel_available(channel);

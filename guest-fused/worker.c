@@ -1,6 +1,7 @@
 #include "guest-fused/worker.h"
 
 #include "base/checked.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <string.h>
@@ -163,7 +164,7 @@ void fused_kernel_validity(uint64_t expires, uint64_t *ret_seconds, uint32_t *re
 		*ret_seconds = expires == 0 ? 0 : VALID_SECONDS;
 		return;
 	}
-	now = fused_milliseconds();
+	now = clock_now_ms();
 	*ret_seconds = now < expires ? (expires - now) / 1000 : 0;
 	if (now < expires)
 		*ret_nanoseconds = (uint32_t)((expires - now) % 1000) * 1000000;

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/relay.h"
 #include "guest-init/exec_process.h"
 #include "guest-init/process_tree.h"
@@ -17,7 +18,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <termios.h>
-#include <time.h>
 
 /*
  * Theory of operation
@@ -96,14 +96,6 @@ struct server {
 	struct pollfd polls[POLL_MAX];
 	int poll_count;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static uint64_t timeval_ns(struct timeval value)
 {
@@ -354,7 +346,7 @@ static void kill_exec(struct exec *exec)
 {
 	process_tree_kill(&exec->tree);
 	exec->killed = true;
-	exec->quiet_since_ms = now_ms();
+	exec->quiet_since_ms = clock_now_ms();
 }
 
 static int start_exec(struct server *server, const struct agent_exec *request)
@@ -384,7 +376,7 @@ static int start_exec(struct server *server, const struct agent_exec *request)
 	exec->pid = process.pid;
 	exec->report_fd = process.report_fd;
 	exec->slave_fd = process.slave_fd;
-	exec->quiet_since_ms = now_ms();
+	exec->quiet_since_ms = clock_now_ms();
 	result = open_streams(server, exec, &process);
 	if (result < 0) {
 		exec->failed = true;
@@ -435,7 +427,7 @@ static bool host_is_slow(const struct exec *exec)
  * looked at again. */
 static int settle(struct server *server, struct exec *exec, int *timeout_ms)
 {
-	uint64_t quiet = now_ms() - exec->quiet_since_ms;
+	uint64_t quiet = clock_now_ms() - exec->quiet_since_ms;
 	uint64_t grace = exec->killed ? KILLED_GRACE_MS : EXEC_GRACE_MS;
 	bool gone;
 
@@ -454,7 +446,7 @@ static int settle(struct server *server, struct exec *exec, int *timeout_ms)
 	}
 	if (exec->state == EXEC_DRAINING) {
 		exec->state = EXEC_ENDING;
-		exec->quiet_since_ms = now_ms();
+		exec->quiet_since_ms = clock_now_ms();
 		quiet = 0;
 	}
 	gone = process_tree_finish(&exec->tree, server->options->cgroup_root);
@@ -508,7 +500,7 @@ static int reap(struct server *server)
 			exec->state = EXEC_DRAINING;
 			exec->status = status;
 			exec->usage = usage;
-			exec->quiet_since_ms = now_ms();
+			exec->quiet_since_ms = clock_now_ms();
 			close_slave(exec);
 			/* Nobody is left to read it. */
 			stream_close(&exec->streams[STREAM_INPUT]);
@@ -660,7 +652,7 @@ static int handle_execs(struct server *server)
 		}
 		for (size_t j = 0; j < STREAMS; j++) {
 			if (stream_turn(server, exec, j))
-				exec->quiet_since_ms = now_ms();
+				exec->quiet_since_ms = clock_now_ms();
 		}
 	}
 	return 0;

@@ -1,6 +1,7 @@
 #include "guest-init/machine.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -64,10 +65,7 @@ int machine_dial_wait(int fd)
 
 uint64_t machine_uptime_ns(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	return clock_now_ns();
 }
 
 static int add_entropy(const struct agent_config *config)

@@ -1,6 +1,7 @@
 #include "proxy/broker.h"
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "jail/jail.h"
@@ -363,7 +364,7 @@ static int serve(struct broker *broker)
 
 		if (count < 0)
 			return failed("cannot wait for events", count);
-		now = services_now_ms();
+		now = clock_now_ms();
 		if (now - broker->swept_ms >= TICK_MS) {
 			broker->swept_ms = now;
 			wake(&broker->streams);

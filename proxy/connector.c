@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/escape.h"
 #include "proxy/shortage.h"
 
@@ -92,14 +93,6 @@ struct connector {
 	uint64_t files_max;
 	size_t count;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static uint16_t dialled_port(const struct connector_attempt *attempt)
 {
@@ -301,7 +294,7 @@ static void start_tunnel(struct connector_attempt *attempt, int fd)
 /* The timer fires at the limit, or earlier when there is an address left to fall back to. */
 static void set_timer(struct connector_attempt *attempt)
 {
-	uint64_t now = now_ms();
+	uint64_t now = clock_now_ms();
 	uint64_t delay = attempt->deadline_ms > now ? attempt->deadline_ms - now : 0;
 	struct itimerspec when = { 0 };
 
@@ -513,7 +506,7 @@ static void on_timer(struct event_source *source, uint32_t events)
 	struct connector_attempt *attempt =
 		(struct connector_attempt *)((char *)source -
 					     offsetof(struct connector_attempt, timer));
-	bool is_at_limit = now_ms() >= attempt->deadline_ms;
+	bool is_at_limit = clock_now_ms() >= attempt->deadline_ms;
 	uint64_t expirations;
 
 	(void)events;
@@ -610,7 +603,7 @@ int connector_start(struct connector *connector, const struct host_name *name, u
 	attempt->context = context;
 	attempt->result.fd = -1;
 	attempt->timer.fd = -1;
-	attempt->deadline_ms = now_ms() + connector->timeout_ms;
+	attempt->deadline_ms = clock_now_ms() + connector->timeout_ms;
 	error = start_timer(attempt);
 	if (!error)
 		error = begin(attempt);

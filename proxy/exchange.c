@@ -1,5 +1,6 @@
 #include "proxy/exchange.h"
 
+#include "base/clock.h"
 #include "proxy/answer.h"
 #include "proxy/body_pipe.h"
 #include "proxy/canary_search.h"
@@ -557,7 +558,7 @@ static void relay_response(struct exchange *exchange, struct http_leg *server)
 	case BODY_PIPE_OPEN:
 		break;
 	case BODY_PIPE_ENDED:
-		exchange->report.ended_ns = services_now_ns();
+		exchange->report.ended_ns = clock_now_ns();
 		/* What is left to do can be done while the guest reads it. */
 		(void)exchange->guest->ops->flush(exchange->guest);
 		finish(exchange, EXCHANGE_DONE);
@@ -611,7 +612,7 @@ struct exchange *exchange_new(const struct services *services, const struct exch
 		.verdict = &exchange->verdict,
 		.request = &exchange->request,
 		.response = &exchange->response,
-		.started_ns = services_now_ns(),
+		.started_ns = clock_now_ns(),
 	};
 	byte_buffer_init(&exchange->held, SECRET_SIGNED_BODY_MAX + 1);
 	body_pipe_init(&exchange->request);

@@ -1,5 +1,6 @@
 #include "proxy/guest.h"
 
+#include "base/clock.h"
 #include "proxy/client_hello.h"
 #include "proxy/egress_policy.h"
 #include "proxy/egress_report.h"
@@ -122,7 +123,7 @@ static void leave(struct guest *guest)
 
 static void set_deadline(struct guest *guest, uint64_t after_ms)
 {
-	guest->deadline_ms = after_ms ? services_now_ms() + after_ms : 0;
+	guest->deadline_ms = after_ms ? clock_now_ms() + after_ms : 0;
 }
 
 /* What cannot be said in the connection's own protocol: an end, and a line in the log. */

@@ -1,5 +1,6 @@
 #include "proxy/guest_tunnel.h"
 
+#include "base/clock.h"
 #include "proxy/egress_policy.h"
 #include "proxy/egress_report.h"
 #include "proxy/request_check.h"
@@ -65,7 +66,7 @@ static void tell(const struct guest_tunnel *tunnel)
 		.rule = verdict && verdict->rule[0] ? verdict->rule : tunnel->rule,
 		.sent = tunnel->tunnel.out.moved,
 		.received = tunnel->tunnel.in.moved,
-		.duration_ns = services_now_ns() - tunnel->started_ns,
+		.duration_ns = clock_now_ns() - tunnel->started_ns,
 	};
 
 	if (verdict)
@@ -84,7 +85,7 @@ static void tell_unreached(const struct guest_tunnel *tunnel,
 		.protocol = "tcp",
 		.reason = failure->reason,
 		.rule = tunnel->rule,
-		.duration_ns = services_now_ns() - tunnel->started_ns,
+		.duration_ns = clock_now_ns() - tunnel->started_ns,
 	};
 
 	egress_report_connection(tunnel->services->report, &entry);
@@ -157,7 +158,7 @@ static void open_tunnel(struct guest_tunnel *tunnel)
 		screen = tunnel_budget_screen(tunnel->budget);
 	tunnel_init(&tunnel->tunnel, tunnel->guest,
 		    tunnel->codec ? &tunnel->codec->input : &tunnel->early, stream, input, screen);
-	tunnel->started_ns = services_now_ns();
+	tunnel->started_ns = clock_now_ns();
 	tunnel->is_open = true;
 }
 
@@ -190,7 +191,7 @@ int guest_tunnel_connect(struct guest_tunnel *tunnel, const struct egress_rule *
 		if (!tunnel->budget)
 			return -ENOMEM;
 	}
-	tunnel->started_ns = services_now_ns();
+	tunnel->started_ns = clock_now_ns();
 	error = upstream_connect(services->upstreams, &target, on_connected, tunnel,
 				 &tunnel->upstream);
 	tunnel->is_connecting = !error;

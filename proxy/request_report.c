@@ -1,6 +1,7 @@
 #include "proxy/request_report.h"
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "proxy/egress_report.h"
 #include "proxy/exchange.h"
 
@@ -40,7 +41,7 @@ void request_report_tell(struct request_report *report, const char *reason, bool
 			 const char *hint)
 {
 	const struct request_verdict *verdict = report->verdict;
-	uint64_t ended_ns = report->ended_ns ? report->ended_ns : services_now_ns();
+	uint64_t ended_ns = report->ended_ns ? report->ended_ns : clock_now_ns();
 	char secrets[REQUEST_SECRETS_MAX];
 	struct egress_entry entry = {
 		.operation = "request",

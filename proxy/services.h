@@ -20,8 +20,4 @@ struct services {
 	uint64_t files_max; /* that the process may have open */
 };
 
-/* Monotonic time. */
-uint64_t services_now_ns(void);
-uint64_t services_now_ms(void);
-
 #endif

@@ -1,5 +1,6 @@
 #include "proxy/upstream.h"
 
+#include "base/clock.h"
 #include "proxy/connector.h"
 #include "proxy/egress_policy.h"
 #include "proxy/http1_codec.h"
@@ -142,7 +143,7 @@ static void release_share(struct upstream *upstream)
 	struct upstream *carrier = upstream->carrier;
 
 	carrier->shares--;
-	carrier->since_ms = services_now_ms();
+	carrier->since_ms = clock_now_ms();
 	http2_leg_release(upstream->leg, false);
 	free(upstream);
 }
@@ -161,7 +162,7 @@ static void become_carrier(struct upstream *upstream)
 	DL_DELETE(pool->all, upstream);
 	DL_APPEND(pool->carriers, upstream);
 	upstream->state = UPSTREAM_CARRIER;
-	upstream->since_ms = services_now_ms();
+	upstream->since_ms = clock_now_ms();
 	first = share(upstream);
 	if (!first) {
 		const struct upstream_failure failure = {
@@ -266,7 +267,7 @@ static void on_connected(void *context, struct connect_result *result)
 		return;
 	}
 	upstream->state = UPSTREAM_HANDSHAKE;
-	upstream->since_ms = services_now_ms();
+	upstream->since_ms = clock_now_ms();
 	if (!target->is_tls) {
 		complete(upstream);
 		return;
@@ -298,7 +299,7 @@ int upstream_connect(struct upstream_pool *pool, const struct upstream_target *t
 	upstream->target = *target;
 	upstream->done = done;
 	upstream->context = context;
-	upstream->since_ms = services_now_ms();
+	upstream->since_ms = clock_now_ms();
 	upstream->stream.source.fd = -1;
 	upstream->is_new = true;
 	error = http1_codec_init(&upstream->codec, &upstream->stream, HTTP1_CLIENT);
@@ -404,7 +405,7 @@ void upstream_release(struct upstream *upstream)
 	DL_APPEND(pool->idle, upstream);
 	pool->idle_count++;
 	upstream->state = UPSTREAM_IDLE;
-	upstream->since_ms = services_now_ms();
+	upstream->since_ms = clock_now_ms();
 }
 
 void upstream_pool_sweep(struct upstream_pool *pool, uint64_t now_ms)

@@ -2,6 +2,7 @@
  * proxy/guest.h: a connection of a guest's program from its hello on, as it is spoken to, and for
  * how long it may keep the broker waiting.
  */
+#include "base/clock.h"
 #include "proxy/guest.h"
 
 #include <check.h>
@@ -77,7 +78,7 @@ static void start(void)
 /* Time goes by. */
 static void wait_for(unsigned seconds)
 {
-	guests_sweep(guests, services_now_ms() + 1000 * (uint64_t)seconds);
+	guests_sweep(guests, clock_now_ms() + 1000 * (uint64_t)seconds);
 	world_settle(&world);
 }
 

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/event_loop.h"
 #include "proxy/connector.h"
 #include "proxy/egress_policy.h"
@@ -53,10 +54,10 @@ struct proxy_world {
 /* Turns the loop until the condition holds. */
 #define WORLD_UNTIL(world, condition)                                                              \
 	do {                                                                                       \
-		uint64_t world_end = services_now_ms() + WORLD_WAIT_MS;                            \
+		uint64_t world_end = clock_now_ms() + WORLD_WAIT_MS;                               \
                                                                                                    \
 		while (!(condition)) {                                                             \
-			ck_assert_msg(services_now_ms() < world_end, "in vain: %s", #condition);   \
+			ck_assert_msg(clock_now_ms() < world_end, "in vain: %s", #condition);      \
 			ck_assert_int_ge(event_loop_run_once(&(world)->loop, 5), 0);               \
 		}                                                                                  \
 	} while (0)

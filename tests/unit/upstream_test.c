@@ -2,6 +2,7 @@
  * proxy/upstream.h over real sockets and real TLS: which connection is made, which is used again,
  * and which never is.
  */
+#include "base/clock.h"
 #include "proxy/upstream.h"
 
 #include <check.h>
@@ -265,7 +266,7 @@ START_TEST(idle_ones_are_swept)
 	uint64_t now;
 
 	upstream_release(reach(&server));
-	now = services_now_ms();
+	now = clock_now_ms();
 	upstream_pool_sweep(pool, now);
 	world_settle(&world);
 	ck_assert(!peer_is_over(&server));
@@ -462,9 +463,9 @@ START_TEST(a_handshake_takes_so_long_and_no_longer)
 	start();
 	world_accept(&world, &server);
 	world_settle(&world);
-	upstream_pool_sweep(pool, services_now_ms());
+	upstream_pool_sweep(pool, clock_now_ms());
 	ck_assert_uint_eq(done_count, 0);
-	upstream_pool_sweep(pool, services_now_ms() + UPSTREAM_HANDSHAKE_MS + 1000);
+	upstream_pool_sweep(pool, clock_now_ms() + UPSTREAM_HANDSHAKE_MS + 1000);
 	ck_assert_uint_eq(done_count, 1);
 	ck_assert_str_eq(failure.reason, "connect_timeout");
 	WORLD_UNTIL(&world, peer_is_over(&server));
@@ -566,20 +567,20 @@ START_TEST(the_end_of_it_fails_all)
 	ck_assert_ptr_null(upstream_take_idle(pool, &target));
 	upstream_release(first);
 	upstream_release(second);
-	upstream_pool_sweep(pool, services_now_ms());
+	upstream_pool_sweep(pool, clock_now_ms());
 }
 END_TEST
 
 START_TEST(one_that_nobody_shares_is_swept)
 {
 	struct upstream *first = reach_tls(TLS_PROTOCOL_HTTP2);
-	uint64_t later = services_now_ms() + UPSTREAM_IDLE_MS + 1000;
+	uint64_t later = clock_now_ms() + UPSTREAM_IDLE_MS + 1000;
 
 	upstream_pool_sweep(pool, later);
 	world_settle(&world);
 	ck_assert(!server_codec.is_over);
 	upstream_release(first);
-	upstream_pool_sweep(pool, services_now_ms());
+	upstream_pool_sweep(pool, clock_now_ms());
 	world_settle(&world);
 	ck_assert(!server_codec.is_over);
 	upstream_pool_sweep(pool, later);
