@@ -1,8 +1,8 @@
 /* Open files: opening, reading, writing, releasing. */
-#include "base/clock.h"
 #include "fsserver/operations_internal.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -6,9 +6,9 @@
  * work may hold, so no worker ever does it; the keeper holds none itself. Giving back is put off
  * so that many forgets and released handles make one frame, which nobody waits for.
  */
-#include "base/clock.h"
 #include "guest-fused/export.h"
 
+#include "base/clock.h"
 #include "guest-fused/directory.h"
 
 #include <errno.h>

@@ -2,12 +2,12 @@
  * proxy/guest.h: a connection of a guest's program from its hello on, as it is spoken to, and for
  * how long it may keep the broker waiting.
  */
-#include "base/clock.h"
 #include "proxy/guest.h"
 
 #include <check.h>
 #include <openssl/ssl.h>
 
+#include "base/clock.h"
 #include "proxy/synthetic_addresses.h"
 #include "tests/unit/proxy_world.h"
 #include "wire/egress.h"

@@ -2,11 +2,11 @@
  * proxy/upstream.h over real sockets and real TLS: which connection is made, which is used again,
  * and which never is.
  */
-#include "base/clock.h"
 #include "proxy/upstream.h"
 
 #include <check.h>
 
+#include "base/clock.h"
 #include "proxy/http2_codec.h"
 #include "tests/unit/proxy_world.h"
 
