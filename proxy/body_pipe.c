@@ -124,7 +124,14 @@ static void end(struct body_pipe *pipe, struct http_leg *from, struct http_leg *
 								 : BODY_PIPE_SINK_FAILED;
 }
 
-void body_pipe_move(struct body_pipe *pipe, struct http_leg *from, struct http_leg *to)
+/* Blocks that each pass would wipe, free and allocate again. */
+static void keep_blocks(struct body_pipe *pipe, bool are_kept)
+{
+	for (size_t i = 0; i <= pipe->filter_count; i++)
+		byte_buffer_keep(&pipe->buffers[i], are_kept);
+}
+
+static void move(struct body_pipe *pipe, struct http_leg *from, struct http_leg *to)
 {
 	uint64_t begin = pipe->moved;
 	size_t progress = 1;
@@ -144,6 +151,13 @@ void body_pipe_move(struct body_pipe *pipe, struct http_leg *from, struct http_l
 	/* What came before the failure has gone on. */
 	if (pipe->state == BODY_PIPE_OPEN && from->receiving == HTTP_RECEIVING_FAILED)
 		pipe->state = BODY_PIPE_SOURCE_FAILED;
+}
+
+void body_pipe_move(struct body_pipe *pipe, struct http_leg *from, struct http_leg *to)
+{
+	keep_blocks(pipe, true);
+	move(pipe, from, to);
+	keep_blocks(pipe, false);
 }
 
 void body_pipe_resume(const struct body_pipe *pipe, struct http_leg *from, struct http_leg *to)

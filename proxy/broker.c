@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/time_slice.h"
 #include "jail/jail.h"
 #include "proxy/connector.h"
 #include "proxy/control.h"
@@ -21,6 +22,7 @@
 #include "proxy/upstream.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -437,6 +439,11 @@ int broker_run(const struct broker_options *options)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	/* A guest and its server wait for it, each of which takes a slice when it comes to run. */
+	(void)time_slice_ask(TIME_SLICE_MIN_NS);
+	/* The buffers of bodies come and go with every turn: keep them on the heap. */
+	mallopt(M_MMAP_THRESHOLD, 512 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 	broker.services.files_max = raise_files();
 	if (secret_heap_init() < 0)
 		log_info("the keys of the session's certificates cannot be locked in memory "

@@ -22,7 +22,8 @@
  * buckets a byte may be in as the first and as the second of them (the first step of Hyperscan's
  * "Teddy"; Wang et al., NSDI 2019, section 4.3). That lets some through that begin none, so each is
  * looked up, and only there is the third byte looked at: to stop where nothing is costs more than
- * all the rest.
+ * all the rest. With AVX-512's permutation of bytes it is 64 places, and tables by six bits of a
+ * byte, which let fewer through and need no mask: vpermb takes the lower six by itself.
  *
  * Adding a pattern walks the trie and appends states. Then the failure links are set level by
  * level; the queue that this needs is threaded through the states themselves (`next`), which later
@@ -46,24 +47,27 @@ struct state {
 #define BUCKET_OTHER (BUCKET_BEFORE_STOP + BUCKETS_OF_STOPS)
 #define BUCKETS_OTHER (8u - BUCKET_OTHER)
 #define HALVES 16u
+#define SIXES 64u
 
-/* A bit for each bucket, by the lower and the upper half of the byte. */
-struct half_tables {
+/* A bit for each bucket: by the lower and the upper half of the byte, and by six bits of it. */
+struct bucket_tables {
 	uint8_t low[HALVES];
 	uint8_t high[HALVES];
+	uint8_t low_six[SIXES];
+	uint8_t high_six[SIXES];
 };
 
 struct byte_automaton {
 	size_t owners;
 	bool is_locked;
-	bool has_avx2;
+	enum byte_blocks blocks;
 	bool is_stop[256];
 	bool begins[256];		 /* bytes that may begin a match */
 	bool is_first[256];		 /* the same, and stops */
 	uint8_t first_pairs[PAIRS_SIZE]; /* what may be its first two bytes, a bit each */
 	uint8_t next_pairs[PAIRS_SIZE];	 /* and its second and third */
-	struct half_tables first;	 /* of the first pair */
-	struct half_tables second;
+	struct bucket_tables first;	 /* of the first pair */
+	struct bucket_tables second;
 	uint32_t start[256];
 	uint32_t state_count;
 	struct state states[];
@@ -251,10 +255,14 @@ static void set_beginnings(struct byte_automaton *automaton, const struct byte_s
 		set_beginnings_at_stop(automaton, stops);
 }
 
-static void add_to_bucket(struct half_tables *tables, unsigned byte, unsigned bucket)
+static void add_to_bucket(struct bucket_tables *tables, unsigned byte, unsigned bucket)
 {
-	tables->low[byte % HALVES] |= (uint8_t)(1U << bucket);
-	tables->high[byte / HALVES] |= (uint8_t)(1U << bucket);
+	uint8_t bit = (uint8_t)(1U << bucket);
+
+	tables->low[byte % HALVES] |= bit;
+	tables->high[byte / HALVES] |= bit;
+	tables->low_six[byte % SIXES] |= bit;
+	tables->high_six[byte / (256 / SIXES)] |= bit;
 }
 
 /* Each stop has a bucket as the first and one as the second of a pair, so that the others let less
@@ -282,6 +290,13 @@ static void set_buckets(struct byte_automaton *automaton, const struct byte_stop
 			add_to_bucket(&automaton->second, second, bucket);
 		}
 	}
+}
+
+enum byte_blocks byte_blocks_here(void)
+{
+	if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bw"))
+		return BYTE_BLOCKS_AVX512;
+	return __builtin_cpu_supports("avx2") ? BYTE_BLOCKS_AVX2 : BYTE_BLOCKS_NONE;
 }
 
 int byte_automaton_new(const struct byte_pattern *patterns, size_t count,
@@ -317,7 +332,7 @@ int byte_automaton_new(const struct byte_pattern *patterns, size_t count,
 	set_links(automaton);
 	set_beginnings(automaton, stops);
 	set_buckets(automaton, stops);
-	automaton->has_avx2 = __builtin_cpu_supports("avx2");
+	automaton->blocks = byte_blocks_here();
 	*ret_automaton = automaton;
 	return 0;
 }
@@ -408,7 +423,7 @@ uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t 
 }
 
 /* The buckets that the bytes of a block may be in. */
-__attribute__((target("avx2"))) static __m256i buckets_of(const struct half_tables *tables,
+__attribute__((target("avx2"))) static __m256i buckets_of(const struct bucket_tables *tables,
 							  __m256i block)
 {
 	const __m256i half = _mm256_set1_epi8(HALVES - 1);
@@ -452,11 +467,49 @@ __attribute__((target("avx2"))) static size_t skip_blocks(const struct byte_auto
 	return at;
 }
 
+#define AVX512 __attribute__((target("avx512vbmi,avx512bw")))
+
+AVX512 static __m512i wide_buckets_of(const struct bucket_tables *tables, __m512i block)
+{
+	__m512i low = _mm512_loadu_si512(tables->low_six);
+	__m512i high = _mm512_loadu_si512(tables->high_six);
+
+	/* What the shift brings in from the byte before is above the six bits. */
+	return _mm512_and_si512(_mm512_permutexvar_epi8(block, low),
+				_mm512_permutexvar_epi8(_mm512_srli_epi16(block, 2), high));
+}
+
+/* The same by twice as large blocks, and by the others at the end. */
+AVX512 static size_t skip_wide_blocks(const struct byte_automaton *automaton, const uint8_t *data,
+				      size_t length)
+{
+	size_t at = 0;
+
+	for (; at + sizeof(__m512i) + 1 < length; at += sizeof(__m512i)) {
+		__m512i first = _mm512_loadu_si512(data + at);
+		__m512i second = _mm512_loadu_si512(data + at + 1);
+		uint64_t found = _mm512_test_epi8_mask(wide_buckets_of(&automaton->first, first),
+						       wide_buckets_of(&automaton->second, second));
+
+		for (; found != 0; found &= found - 1) {
+			size_t place = at + (size_t)__builtin_ctzll(found);
+
+			if (may_begin_at(automaton, data + place))
+				return place;
+		}
+	}
+	return at + skip_blocks(automaton, data + at, length - at);
+}
+
 size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t *data,
 			   size_t length)
 {
-	size_t at = automaton->has_avx2 ? skip_blocks(automaton, data, length) : 0;
+	size_t at = 0;
 
+	if (automaton->blocks == BYTE_BLOCKS_AVX512)
+		at = skip_wide_blocks(automaton, data, length);
+	else if (automaton->blocks == BYTE_BLOCKS_AVX2)
+		at = skip_blocks(automaton, data, length);
 	while (at + 2 < length &&
 	       !(automaton->is_first[data[at]] && may_begin_at(automaton, data + at)))
 		at++;
@@ -465,6 +518,11 @@ size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t
 	if (at + 1 == length && !automaton->is_first[data[at]])
 		at++;
 	return at;
+}
+
+void byte_automaton_use_blocks(struct byte_automaton *automaton, enum byte_blocks blocks)
+{
+	automaton->blocks = blocks;
 }
 
 size_t byte_automaton_state_count(const struct byte_automaton *automaton)

@@ -74,6 +74,17 @@ uint32_t byte_automaton_settle(const struct byte_automaton *automaton, uint32_t 
  * after them. */
 size_t byte_automaton_skip(const struct byte_automaton *automaton, const uint8_t *data,
 			   size_t length);
+/* How byte_automaton_skip() looks for where a match may begin: place by place, or at many at once.
+ */
+enum byte_blocks {
+	BYTE_BLOCKS_NONE,
+	BYTE_BLOCKS_AVX2,   /* 32 places */
+	BYTE_BLOCKS_AVX512, /* 64; AVX-512 BW and VBMI */
+};
+/* The best that this processor can, which a new automaton uses. */
+enum byte_blocks byte_blocks_here(void);
+/* Another way, for tests; the processor must have it. */
+void byte_automaton_use_blocks(struct byte_automaton *automaton, enum byte_blocks blocks);
 size_t byte_automaton_state_count(const struct byte_automaton *automaton);
 
 #endif

@@ -24,7 +24,22 @@ static void drop_block(struct byte_buffer *buffer)
 void byte_buffer_release(struct byte_buffer *buffer)
 {
 	drop_block(buffer);
-	byte_buffer_init(buffer, buffer->max);
+	*buffer = (struct byte_buffer){ .max = buffer->max, .is_kept = buffer->is_kept };
+}
+
+/* It holds nothing more. */
+static void empty(struct byte_buffer *buffer)
+{
+	buffer->begin = buffer->end = 0;
+	if (!buffer->is_kept)
+		byte_buffer_release(buffer);
+}
+
+void byte_buffer_keep(struct byte_buffer *buffer, bool is_kept)
+{
+	buffer->is_kept = is_kept;
+	if (buffer->begin == buffer->end)
+		empty(buffer);
 }
 
 size_t byte_buffer_length(const struct byte_buffer *buffer)
@@ -114,7 +129,7 @@ void byte_buffer_consume(struct byte_buffer *buffer, size_t length)
 {
 	buffer->begin += MIN_OF(length, byte_buffer_length(buffer));
 	if (buffer->begin == buffer->end)
-		byte_buffer_release(buffer);
+		empty(buffer);
 }
 
 void byte_buffer_trim(struct byte_buffer *buffer, size_t length)
@@ -125,15 +140,18 @@ void byte_buffer_trim(struct byte_buffer *buffer, size_t length)
 	buffer->end -= length;
 	explicit_bzero(buffer->data + buffer->end, length);
 	if (buffer->begin == buffer->end)
-		byte_buffer_release(buffer);
+		empty(buffer);
 }
 
 void byte_buffer_move(struct byte_buffer *from, struct byte_buffer *to)
 {
-	size_t max = to->max;
+	struct byte_buffer other = *to;
 
-	byte_buffer_release(to);
 	*to = *from;
-	to->max = max;
-	byte_buffer_init(from, from->max);
+	to->max = other.max;
+	to->is_kept = other.is_kept;
+	other.max = from->max;
+	other.is_kept = from->is_kept;
+	*from = other;
+	empty(from);
 }

@@ -2,13 +2,15 @@
  * A queue of bytes with a hard cap: appended at the back, consumed from the front.
  *
  * The block grows by a factor up to `max` and is given back when the queue runs empty, so that an
- * idle connection holds none. Pointers into it are valid until the next append, reserve or consume.
+ * idle connection holds none; where it is filled and emptied many times in one turn, it may be kept
+ * until the turn is over. Pointers into it are valid until the next append, reserve or consume.
  * What is freed or left behind by growth is wiped, as far as it was ever committed: a secret may
  * have passed through.
  */
 #ifndef PROXY_BYTE_BUFFER_H
 #define PROXY_BYTE_BUFFER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,11 +21,14 @@ struct byte_buffer {
 	size_t capacity;
 	size_t touched; /* how much of the block ever held something */
 	size_t max;
+	bool is_kept; /* the block, when it runs empty */
 };
 
 void byte_buffer_init(struct byte_buffer *buffer, size_t max);
 /* Empty, without a block; usable again with the same cap. */
 void byte_buffer_release(struct byte_buffer *buffer);
+/* From now on a block that runs empty is kept; or no longer, nor is one that is empty now. */
+void byte_buffer_keep(struct byte_buffer *buffer, bool is_kept);
 
 /* Bytes queued, and their start: NULL or any pointer when there are none. */
 size_t byte_buffer_length(const struct byte_buffer *buffer);
@@ -41,7 +46,8 @@ void byte_buffer_commit(struct byte_buffer *buffer, size_t length);
 void byte_buffer_consume(struct byte_buffer *buffer, size_t length);
 /* Drops the last bytes, and wipes them. */
 void byte_buffer_trim(struct byte_buffer *buffer, size_t length);
-/* Hands over all that `from` holds to `to`, which is empty and whose cap allows it. */
+/* Hands over all that `from` holds to `to`, which is empty and whose cap allows it, and gets its
+ * block. */
 void byte_buffer_move(struct byte_buffer *from, struct byte_buffer *to);
 
 #endif

@@ -146,13 +146,15 @@ struct skip_sample {
 	size_t skipped;
 };
 
-static void expect_skips(const struct byte_pattern *patterns, size_t count,
+/* The tests of skipping are run once for each way of looking that this processor has. */
+static void expect_skips(int blocks, const struct byte_pattern *patterns, size_t count,
 			 const struct byte_stop *with, const struct skip_sample *samples,
 			 size_t sample_count)
 {
 	struct byte_automaton *automaton;
 
 	ck_assert_int_eq(byte_automaton_new(patterns, count, with, false, &automaton), 0);
+	byte_automaton_use_blocks(automaton, (enum byte_blocks)blocks);
 	for (size_t i = 0; i < sample_count; i++)
 		ck_assert_msg(byte_automaton_skip(automaton, (const uint8_t *)samples[i].text,
 						  strlen(samples[i].text)) == samples[i].skipped,
@@ -172,7 +174,7 @@ START_TEST(only_what_begins_a_pattern_is_not_skipped)
 		{ "qq&", 2 },	{ "q&1qab", 4 },
 	};
 
-	expect_skips(patterns, ARRAY_LENGTH(patterns), stops, samples, ARRAY_LENGTH(samples));
+	expect_skips(_i, patterns, ARRAY_LENGTH(patterns), stops, samples, ARRAY_LENGTH(samples));
 }
 END_TEST
 
@@ -184,7 +186,7 @@ START_TEST(a_pattern_of_one_byte_or_two_is_not_skipped)
 		{ "qabq", 1 }, { "qacq", 4 }, { "q&1x", 1 }, { "q&1xqq", 1 }, { "q&qqqq", 6 },
 	};
 
-	expect_skips(patterns, ARRAY_LENGTH(patterns), stops, samples, ARRAY_LENGTH(samples));
+	expect_skips(_i, patterns, ARRAY_LENGTH(patterns), stops, samples, ARRAY_LENGTH(samples));
 }
 END_TEST
 
@@ -196,7 +198,8 @@ START_TEST(a_stop_may_be_read_with_any_byte)
 		{ "qa%q", 1 }, { "qab%q", 1 }, { "qac", 3 },
 	};
 
-	expect_skips(patterns, ARRAY_LENGTH(patterns), any_percent, samples, ARRAY_LENGTH(samples));
+	expect_skips(_i, patterns, ARRAY_LENGTH(patterns), any_percent, samples,
+		     ARRAY_LENGTH(samples));
 }
 END_TEST
 
@@ -240,6 +243,7 @@ START_TEST(no_block_skips_a_match)
 	ck_assert_int_eq(byte_automaton_new(patterns, ARRAY_LENGTH(patterns), any_percent, false,
 					    &automaton),
 			 0);
+	byte_automaton_use_blocks(automaton, (enum byte_blocks)_i);
 	srand(11);
 	for (int round = 0; round < 2000; round++) {
 		char text[400] = "";
@@ -264,12 +268,48 @@ START_TEST(no_block_skips_a_match)
 }
 END_TEST
 
+/* Bytes of all values, and many that begin something. */
+START_TEST(many_at_once_are_as_good_as_one_by_one)
+{
+	static const struct byte_pattern patterns[] = { PATTERN("ab-d", 1), PATTERN("\xff\x80q", 2),
+							PATTERN("\x40\xc0\x3f", 3) };
+	static const uint8_t frequent[] = { 'a', 'b', '+', 0xff, 0x80, 0x40, 0xc0, '$', '&', '1' };
+	struct byte_automaton *automaton;
+	size_t stops_within = 0;
+
+	ck_assert_int_eq(
+		byte_automaton_new(patterns, ARRAY_LENGTH(patterns), stops, false, &automaton), 0);
+	srand(13);
+	for (int round = 0; round < 20000; round++) {
+		uint8_t text[300];
+		size_t length = (size_t)rand() % sizeof(text);
+		int rarity = 1 + rand() % 40;
+		size_t expected;
+
+		for (size_t i = 0; i < length; i++)
+			text[i] = rand() % rarity == 0 ? frequent[(size_t)rand() % sizeof(frequent)]
+						       : (uint8_t)rand();
+		if (length > 3)
+			memcpy(text + (size_t)rand() % (length - 2),
+			       patterns[(size_t)rand() % ARRAY_LENGTH(patterns)].data, 3);
+		byte_automaton_use_blocks(automaton, BYTE_BLOCKS_NONE);
+		expected = byte_automaton_skip(automaton, text, length);
+		byte_automaton_use_blocks(automaton, (enum byte_blocks)_i);
+		ck_assert_uint_eq(byte_automaton_skip(automaton, text, length), expected);
+		stops_within += expected > 70 && expected + 70 < length;
+	}
+	ck_assert_uint_gt(stops_within, 1000);
+	byte_automaton_release(automaton);
+}
+END_TEST
+
 START_TEST(nothing_is_read_past_the_end)
 {
 	static const struct byte_pattern patterns[] = { PATTERN("ab-d", 1) };
 	struct byte_automaton *automaton;
 
 	ck_assert_int_eq(byte_automaton_new(patterns, 1, NULL, false, &automaton), 0);
+	byte_automaton_use_blocks(automaton, (enum byte_blocks)_i);
 	for (size_t length = 2; length < 140; length++) {
 		uint8_t *text = malloc(length);
 
@@ -364,6 +404,7 @@ int main(void)
 {
 	Suite *suite = suite_create("byte_automaton");
 	TCase *tests = tcase_create("byte_automaton");
+	int ways = (int)byte_blocks_here() + 1;
 	SRunner *runner;
 	int failed;
 
@@ -372,11 +413,12 @@ int main(void)
 	tcase_add_test(tests, the_two_alphabets_are_one);
 	tcase_add_test(tests, depth_is_what_may_still_become_a_match);
 	tcase_add_test(tests, a_match_that_is_over_holds_nothing);
-	tcase_add_test(tests, only_what_begins_a_pattern_is_not_skipped);
-	tcase_add_test(tests, a_pattern_of_one_byte_or_two_is_not_skipped);
-	tcase_add_test(tests, a_stop_may_be_read_with_any_byte);
-	tcase_add_test(tests, no_block_skips_a_match);
-	tcase_add_test(tests, nothing_is_read_past_the_end);
+	tcase_add_loop_test(tests, only_what_begins_a_pattern_is_not_skipped, 0, ways);
+	tcase_add_loop_test(tests, a_pattern_of_one_byte_or_two_is_not_skipped, 0, ways);
+	tcase_add_loop_test(tests, a_stop_may_be_read_with_any_byte, 0, ways);
+	tcase_add_loop_test(tests, no_block_skips_a_match, 0, ways);
+	tcase_add_loop_test(tests, many_at_once_are_as_good_as_one_by_one, 0, ways);
+	tcase_add_loop_test(tests, nothing_is_read_past_the_end, 0, ways);
 	tcase_add_test(tests, it_finds_what_a_plain_search_finds);
 	tcase_add_test(tests, limits_are_kept);
 	suite_add_tcase(suite, tests);

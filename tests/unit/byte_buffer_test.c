@@ -68,6 +68,67 @@ START_TEST(an_empty_queue_holds_nothing)
 }
 END_TEST
 
+START_TEST(a_block_may_be_kept)
+{
+	struct byte_buffer buffer;
+	const uint8_t *block;
+
+	byte_buffer_init(&buffer, 100);
+	byte_buffer_keep(&buffer, true);
+	ck_assert_ptr_null(buffer.data);
+	ck_assert_int_eq(byte_buffer_append(&buffer, "abc", 3), 0);
+	block = buffer.data;
+	byte_buffer_consume(&buffer, 3);
+	ck_assert_uint_eq(byte_buffer_length(&buffer), 0);
+	ck_assert_ptr_eq(buffer.data, block);
+	ck_assert_int_eq(byte_buffer_append(&buffer, "de", 2), 0);
+	ck_assert_ptr_eq(byte_buffer_front(&buffer), block);
+	ck_assert_mem_eq(block, "de", 2);
+	byte_buffer_keep(&buffer, false);
+	ck_assert_uint_eq(byte_buffer_length(&buffer), 2);
+	byte_buffer_keep(&buffer, true);
+	byte_buffer_trim(&buffer, 2);
+	ck_assert_ptr_eq(buffer.data, block);
+	byte_buffer_keep(&buffer, false);
+	ck_assert_ptr_null(buffer.data);
+	byte_buffer_release(&buffer);
+}
+END_TEST
+
+/* Each gets the other's block, and stays what it was. */
+START_TEST(kept_blocks_change_places)
+{
+	struct byte_buffer from;
+	struct byte_buffer to;
+	const uint8_t *first;
+	const uint8_t *second;
+
+	byte_buffer_init(&from, 5000);
+	byte_buffer_init(&to, 100);
+	byte_buffer_keep(&from, true);
+	byte_buffer_keep(&to, true);
+	ck_assert_int_eq(byte_buffer_append(&to, "x", 1), 0);
+	byte_buffer_consume(&to, 1);
+	ck_assert_int_eq(byte_buffer_append(&from, "abcdef", 6), 0);
+	first = from.data;
+	second = to.data;
+	byte_buffer_move(&from, &to);
+	ck_assert_ptr_eq(to.data, first);
+	ck_assert_ptr_eq(from.data, second);
+	ck_assert_uint_eq(byte_buffer_length(&from), 0);
+	ck_assert_uint_eq(byte_buffer_room(&from), 5000);
+	ck_assert_mem_eq(byte_buffer_front(&to), "abcdef", 6);
+	ck_assert_uint_eq(byte_buffer_room(&to), 94);
+	byte_buffer_keep(&from, false);
+	ck_assert_ptr_null(from.data);
+	byte_buffer_move(&to, &from);
+	ck_assert_ptr_eq(from.data, first);
+	ck_assert_ptr_null(to.data);
+	byte_buffer_release(&from);
+	byte_buffer_release(&to);
+}
+END_TEST
+
 START_TEST(contents_are_handed_over)
 {
 	struct byte_buffer from;
@@ -99,6 +160,8 @@ int main(void)
 	tcase_add_test(tcase, bytes_come_out_in_order);
 	tcase_add_test(tcase, the_cap_holds);
 	tcase_add_test(tcase, contents_are_handed_over);
+	tcase_add_test(tcase, a_block_may_be_kept);
+	tcase_add_test(tcase, kept_blocks_change_places);
 	tcase_add_test(tcase, an_empty_queue_holds_nothing);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -5,6 +5,7 @@
 #include "proxy/upstream.h"
 
 #include <check.h>
+#include <openssl/ssl.h>
 
 #include "base/clock.h"
 #include "proxy/http2_codec.h"
@@ -415,13 +416,12 @@ START_TEST(what_tls_says_by_itself_ends_nothing)
 }
 END_TEST
 
-START_TEST(another_name_s_certificate_is_a_reason)
+/* A new connection over TLS, of which the server has read nothing yet. */
+static SSL *accept_before_handshake(void)
 {
-	SSL *ssl;
-	struct host_name other;
 	struct peer plain;
+	SSL *ssl;
 
-	ck_assert_int_eq(host_name_parse("other.test", 10, &other), 0);
 	target.is_tls = true;
 	start();
 	world_accept(&world, &plain);
@@ -430,6 +430,35 @@ START_TEST(another_name_s_certificate_is_a_reason)
 	ck_assert_int_eq(stream_init(&tls_server.stream, &world.loop, plain.fd, tls_peer_ready), 0);
 	ssl = tls_guest_new(world.services.tls, &tls_server.stream, &tls_server.hello);
 	stream_set_tls(&tls_server.stream, ssl);
+	return ssl;
+}
+
+/* The server goes by what the broker would rather have, and may have less to offer. */
+START_TEST(the_smaller_key_is_preferred)
+{
+	static const char *const suites[] = { NULL, "TLS_AES_256_GCM_SHA384",
+					      "TLS_CHACHA20_POLY1305_SHA256" };
+	const char *expected = suites[_i] ? suites[_i] : "TLS_AES_128_GCM_SHA256";
+	SSL *ssl = accept_before_handshake();
+
+	if (suites[_i])
+		ck_assert_int_eq(SSL_set_ciphersuites(ssl, suites[_i]), 1);
+	tls_peer_ready(&tls_server.stream);
+	WORLD_UNTIL(&world, done_count == 1);
+	ck_assert_msg(reached != NULL, "%s", failure.detail);
+	ck_assert_str_eq(SSL_get_cipher_name(ssl), expected);
+	upstream_release(reached);
+	stream_release(&tls_server.stream);
+}
+END_TEST
+
+START_TEST(another_name_s_certificate_is_a_reason)
+{
+	SSL *ssl;
+	struct host_name other;
+
+	ck_assert_int_eq(host_name_parse("other.test", 10, &other), 0);
+	ssl = accept_before_handshake();
 	WORLD_UNTIL(&world, stream_handshake(&tls_server.stream) == -EINPROGRESS);
 	ck_assert_int_eq(tls_guest_answer(world.services.tls, ssl, &tls_server.hello, &other, 0),
 			 0);
@@ -611,6 +640,7 @@ static void add_tls_tests(TCase *tests)
 {
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_test(tests, what_tls_says_by_itself_ends_nothing);
+	tcase_add_loop_test(tests, the_smaller_key_is_preferred, 0, 3);
 	tcase_add_test(tests, another_name_s_certificate_is_a_reason);
 	tcase_add_loop_test(tests, what_is_no_tls_is_a_reason, 0, 2);
 	tcase_add_test(tests, a_handshake_takes_so_long_and_no_longer);
