@@ -143,9 +143,9 @@ testbed-check: TESTBED_SECONDS := 900
 testbed-long: TESTBED_SECONDS := 7200
 testbed-long: export MATCHLOCK_LONG := 1
 testbed-long: export MATCHLOCK_TEST_TIMEOUT := 3600
-testbed-check: ## run the KVM tests, tests/kvm/, in one boot of the testbed
+testbed-check: ## run the KVM tests, tests/kvm/, in a testbed, or two side by side
 testbed-long: ## the same in their long form
 testbed-check testbed-long:
 	@scripts/install-deps.sh
 	@$(MAKE) --no-print-directory all e2e-drivers
-	@MATCHLOCK_BUILD=$(BUILD) tests/testbed/run.sh --boot 60 --timeout $(TESTBED_SECONDS) -- tests/testbed/check.sh $(TESTS)
+	@MATCHLOCK_BUILD=$(BUILD) tests/testbed/check_all.sh $(TESTBED_SECONDS) $(TESTS)
