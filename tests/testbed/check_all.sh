@@ -47,7 +47,7 @@ result() { # ok|not ok, DESCRIPTION
 mkdir "$scratch/taken"
 mkfifo "$scratch/tap"
 for ((i = 0; i < testbeds; i++)); do
-	tests/testbed/run.sh --timeout "$limit" --output "$scratch/taken" \
+	tests/testbed/run.sh --boot 60 --timeout "$limit" --output "$scratch/taken" \
 		--env "MATCHLOCK_TESTS_TAKEN=$scratch/taken" -- tests/testbed/check.sh "$@" >"$scratch/tap" &
 	children+=($!)
 done
