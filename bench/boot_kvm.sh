@@ -25,7 +25,7 @@ common+=" tsc=reliable no_timer_check noreplace-smp rcupdate.rcu_expedited=1 con
 # finds out, warns with a trace and 40 lines, and does without XSAVE. Here it does without from the start.
 artifact=noxsave
 
-gcc -O2 -static -o "$scratch/init_runs" bench/init_runs.c
+gcc -O2 -static -I. -o "$scratch/init_runs" bench/init_runs.c
 mkdir "$scratch/boot" "$scratch/disk"
 mv "$scratch/init_runs" "$scratch/boot/guest-init"
 scripts/make-initramfs.sh "$scratch/boot.cpio" "$scratch/boot/guest-init"
@@ -35,6 +35,12 @@ ours() # KERNEL INITRD ARGUMENT...
 {
 	exec "$vmm" --engine kvm --kernel "$1" --initrd "$2" --cid 3 --memory "$memory" \
 		--socket-base "$scratch/socket" --console-fd 3 --append "$artifact" "${@:3}" 3>&1 >&2 </dev/null
+}
+# The same from a snapshot, which store_guest made with the same arguments.
+ours_stored() # KERNEL INITRD ARGUMENT...
+{
+	exec 4<"$1.snapshot"
+	ours "$@" --snapshot 4
 }
 qemu() # KERNEL INITRD ARGUMENT...
 {
@@ -107,10 +113,33 @@ boots()
 	done
 	row "$name" "$(printf %s "$times_a" | median)" "$(printf %s "$times_b" | median)" "$target"
 	[ "$4" != "$6" ] || return 0
-	row "$name: without the guest's clock" "$(printf %s "$before_a" | median)" "$(printf %s "$before_b" | median)" -
+	# The clock of a guest that was stored counts another one's start.
+	[ "$4" = ours_stored ] || row "$name: without the guest's clock" "$(printf %s "$before_a" | median)" \
+		"$(printf %s "$before_b" | median)" -
 	memory_a=$(printf %s "$memory_a" | median)
 	row "$name: MiB beyond the guest's" "$memory_a" "$(printf %s "$memory_b" | median)" 0.1
 	row "$name: MiB beyond the guest's, against 6" "$memory_a" 6 1.0
+}
+
+storing() # KERNEL INITRD ARGUMENT...
+{
+	exec 4<>"$1.snapshot"
+	ours "$@" --new-snapshot 4
+}
+
+# What the first start of a kernel costs: a guest that is stored as well.
+store_guest() # NAME KERNEL
+{
+	local i times_a="" times_b=""
+	for ((i = 0; i <= rounds; i++)); do
+		rm -f "$2.snapshot"
+		until_line i storing "$2" "$scratch/boot.cpio"
+		[ "$i" -eq 0 ] || times_a+=$took$'\n'
+		until_line i ours "$2" "$scratch/boot.cpio"
+		[ "$i" -eq 0 ] || times_b+=$took$'\n'
+	done
+	row "$1" "$(printf %s "$times_a" | median)" "$(printf %s "$times_b" | median)" -
+	echo "# the snapshot has $(($(stat -c %s "$2.snapshot") >> 20)) MiB" >&2
 }
 
 # The testbed has the host's files through virtiofs, which nobody else would boot from.
@@ -136,9 +165,15 @@ warm_up()
 debian=$(local_kernel debian)
 warm_up "$debian/vmlinux"
 boots "boot: VMM start to init, KVM, Debian's kernel" 0.5 "$debian/vmlinux" ours "$debian/vmlinux" qemu
+store_guest "boot: a guest that is stored against one that is not, Debian's kernel" "$debian/vmlinux"
+boots "boot: VMM start to init, KVM, Debian's kernel, from a snapshot" 0.5 \
+	"$debian/vmlinux" ours_stored "$debian/vmlinux" qemu
 if trimmed=$(local_kernel trimmed 2>/dev/null); then
 	boots "boot: VMM start to init, KVM, trimmed kernel" 0.5 \
 		"$trimmed/vmlinux" ours "$trimmed/vmlinux" qemu
+	store_guest "boot: a guest that is stored against one that is not, trimmed kernel" "$trimmed/vmlinux"
+	boots "boot: VMM start to init, KVM, trimmed kernel, from a snapshot" 0.5 \
+		"$trimmed/vmlinux" ours_stored "$trimmed/vmlinux" qemu
 	boots "boot: trimmed kernel against Debian's, KVM" 0.5 \
 		"$trimmed/vmlinux" ours "$debian/vmlinux" ours
 fi

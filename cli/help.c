@@ -85,6 +85,8 @@ static const char run_help[] =
 	"The machine\n"
 	"  --cpus N, --memory SIZE  such as 2 and 4g\n"
 	"  --engine auto|kvm|qemu   what runs it (default: auto)\n"
+	"  --no-snapshot            with KVM: boot it, where it would go on from one that has "
+	"booted\n"
 	"\n"
 	"The session\n"
 	"  --name NAME            a name for `matchlock rollback NAME` and the like\n"

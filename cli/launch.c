@@ -52,7 +52,7 @@ static void become(const char *program, char *const *arguments, const int *fds, 
 	if (dup2(output, STDOUT_FILENO) < 0)
 		_exit(127);
 	for (size_t i = 0; i < fd_count; i++) {
-		if (set_close_on_exec(fds[i], false) < 0)
+		if (fds[i] >= 0 && set_close_on_exec(fds[i], false) < 0)
 			_exit(127);
 	}
 	execv(program, arguments);

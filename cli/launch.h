@@ -33,8 +33,8 @@ struct child_streams {
 	int input;  /* becomes standard input; -1: /dev/null */
 };
 
-/* Starts `program`. `fds` stay open in the child under the same numbers; they remain the
- * caller's here. */
+/* Starts `program`. `fds` stay open in the child under the same numbers, and those below zero are
+ * none; they remain the caller's here. */
 int child_start(struct child *child, const char *program, char *const *arguments, const int *fds,
 		size_t fd_count, const struct child_streams *streams, struct problem *problem);
 struct paths;

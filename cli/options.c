@@ -33,6 +33,7 @@ enum long_only {
 	OPTION_NO_TIMEOUT,
 	OPTION_NO_POLICY,
 	OPTION_NO_QUIET,
+	OPTION_NO_SNAPSHOT,
 	OPTION_ALLOW_HOST,
 	OPTION_ALLOW_ALL_HOSTS,
 	OPTION_NO_NETWORK,
@@ -75,6 +76,7 @@ static const struct option run_long_options[] = {
 	{ "no-timeout", no_argument, NULL, OPTION_NO_TIMEOUT },
 	{ "no-policy", no_argument, NULL, OPTION_NO_POLICY },
 	{ "no-quiet", no_argument, NULL, OPTION_NO_QUIET },
+	{ "no-snapshot", no_argument, NULL, OPTION_NO_SNAPSHOT },
 	{ "allow-host", required_argument, NULL, OPTION_ALLOW_HOST },
 	{ "allow-all-hosts", no_argument, NULL, OPTION_ALLOW_ALL_HOSTS },
 	{ "no-network", no_argument, NULL, OPTION_NO_NETWORK },
@@ -296,6 +298,9 @@ static bool unset_flag(struct run_options *options, int option)
 	switch (option) {
 	case OPTION_NO_CONFIG:
 		options->no_config = true;
+		return true;
+	case OPTION_NO_SNAPSHOT:
+		options->no_snapshot = true;
 		return true;
 	case OPTION_NO_ROLLBACK_ON_EXIT:
 		options->rollback_on_exit = false;

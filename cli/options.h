@@ -62,6 +62,7 @@ struct project_file;
 struct run_options {
 	char *workspace;
 	bool rollback_on_exit;
+	bool no_snapshot; /* the guest boots, and is not stored */
 	bool keep_on_success;
 	char *image; /* NULL: the host's own files */
 	bool input;

@@ -220,6 +220,12 @@ static int judge_tree(const char *what, const char *host, bool read_only, const 
 				   "which decides what the next session may do; it can be mounted "
 				   "with :ro only",
 				   what, host, paths->config);
+	if (path_is_within(host, paths->cache))
+		return problem_set(problem, STATUS_USAGE,
+				   "%s %s: lies in Matchlock's own cache %s, from whose kernels "
+				   "and stored guests the next session starts; it can be mounted "
+				   "with :ro only",
+				   what, host, paths->cache);
 	if (strcmp(host, "/") == 0)
 		return problem_set(problem, STATUS_USAGE,
 				   "%s /: the whole host is no workspace; give the directory of a "

@@ -48,6 +48,7 @@ static void drop_spares(struct session_vm *vm)
 	close_and_forget(&vm->vmm_audit);
 	close_and_forget(&vm->spare_control_listen);
 	close_and_forget(&vm->spare_stream_listen);
+	start_snapshot_close(&vm->snapshot);
 }
 
 void session_vm_tell(struct session_vm *vm)
@@ -66,6 +67,17 @@ void session_vm_pass_on(struct session_vm *vm, const void *event, size_t length)
 }
 
 /* ---- starting --------------------------------------------------------------------------- */
+
+static void add_snapshot(const struct session_vm *vm, const char *engine,
+			 struct text_list *arguments)
+{
+	if (strcmp(engine, "qemu") == 0)
+		return;
+	if (vm->snapshot.stored >= 0)
+		argument_number(arguments, "--snapshot", vm->snapshot.stored);
+	if (vm->snapshot.fresh >= 0)
+		argument_number(arguments, "--new-snapshot", vm->snapshot.fresh);
+}
 
 static int start_vmm(struct session_vm *vm, const struct plan *plan,
 		     const struct run_options *options, const struct paths *paths,
@@ -102,11 +114,12 @@ static int start_vmm(struct session_vm *vm, const struct plan *plan,
 	argument_number(&arguments, "--audit-fd", vm->vmm_audit);
 	argument_number(&arguments, "--control-fd", control_fd);
 	argument_number(&arguments, "--console-fd", console_fd);
-	return child_start_daemon(&vm->vmm, paths, "matchlock-vmm", &arguments,
-				  verbosity_flags[options->verbosity],
-				  (const int[]){ vm->vmm_audit, control_fd, console_fd, memory->fd,
-						 memory->doorbell_engine },
-				  memory->size > 0 ? 5 : 4, problem);
+	add_snapshot(vm, engine, &arguments);
+	return child_start_daemon(
+		&vm->vmm, paths, "matchlock-vmm", &arguments, verbosity_flags[options->verbosity],
+		(const int[]){ vm->vmm_audit, control_fd, console_fd, memory->fd,
+			       memory->doorbell_engine, vm->snapshot.stored, vm->snapshot.fresh },
+		7, problem);
 }
 
 static int start_fsserver(struct session_vm *vm, const struct run_options *options,
@@ -399,7 +412,7 @@ static void pass_on_notice(void *context, const char *text)
 	log_info("guest: %s", text);
 }
 
-/* "started ENGINE" and "end REASON: DETAILS", one datagram each. */
+/* "restored" or "stored", "started ENGINE" and "end REASON: DETAILS", one datagram each. */
 static void read_vmm_control(struct session_vm *vm)
 {
 	char text[512];
@@ -412,6 +425,10 @@ static void read_vmm_control(struct session_vm *vm)
 			snprintf(vm->engine, sizeof(vm->engine), "%.15s", text + 8);
 		else if (strncmp(text, "end ", 4) == 0)
 			snprintf(vm->vmm_end, sizeof(vm->vmm_end), "%s", text + 4);
+		else if (strcmp(text, "restored") == 0)
+			vm->restored = true;
+		else if (strcmp(text, "stored") == 0)
+			vm->stored = true;
 	}
 }
 
@@ -502,27 +519,36 @@ static int make_client(struct session_vm *vm, int *control_listen, int *stream_l
 	return 0;
 }
 
-/* Whether the VMM has ended because of KVM, which the user did not ask for by name. */
-static bool may_fall_back(struct session_vm *vm, const struct plan *plan)
+/* What a guest that did not come up is tried with next: the engine, or NULL when the session has
+ * failed. */
+static const char *next_engine(struct session_vm *vm, const struct plan *plan)
 {
 	static const char end[] = "kvm-internal-error";
 
-	if (strcmp(plan->engine, "auto") != 0 || vm->spare_control_listen < 0 ||
-	    !child_wait(&vm->vmm, 1000))
-		return false;
+	if (vm->spare_control_listen < 0 || !child_wait(&vm->vmm, 1000))
+		return NULL;
 	read_signal(vm);
 	read_vmm_control(vm);
-	return !vm->signal_number && strncmp(vm->vmm_end, end, sizeof(end) - 1) == 0;
+	if (vm->signal_number)
+		return NULL;
+	if (strcmp(plan->engine, "auto") == 0 && strncmp(vm->vmm_end, end, sizeof(end) - 1) == 0) {
+		log_warning("KVM cannot run this guest (%s); starting it again in software, the "
+			    "weaker boundary; --engine qemu does so at once",
+			    vm->vmm_end);
+		return "qemu";
+	}
+	if (!vm->restored)
+		return NULL;
+	log_warning("the guest did not go on from its snapshot (%s); starting it afresh",
+		    vm->vmm_end);
+	return plan->engine;
 }
 
-static int fall_back(struct session_vm *vm, const struct plan *plan,
-		     const struct run_options *options, const struct paths *paths,
-		     const struct guest_kernel *kernel, struct session_record *record,
-		     struct problem *problem)
+static int start_again(struct session_vm *vm, const struct plan *plan,
+		       const struct run_options *options, const struct paths *paths,
+		       const struct guest_kernel *kernel, const char *engine,
+		       struct session_record *record, struct problem *problem)
 {
-	log_warning("KVM cannot run this guest (%s); starting it again in software, the weaker "
-		    "boundary; --engine qemu does so at once",
-		    vm->vmm_end);
 	agent_client_destroy(vm->client);
 	vm->client = NULL;
 	epoll_ctl(vm->watch_fd, EPOLL_CTL_DEL, vm->vmm.pidfd, NULL);
@@ -531,14 +557,28 @@ static int fall_back(struct session_vm *vm, const struct plan *plan,
 	close_and_forget(&vm->vmm_control);
 	vm->vmm_end[0] = '\0';
 	vm->engine[0] = '\0';
+	vm->restored = vm->stored = false;
+	start_snapshot_close(&vm->snapshot);
 	(void)unlink(vm->files.socket_base);
 	if (make_client(vm, &vm->spare_control_listen, &vm->spare_stream_listen, problem) < 0 ||
-	    start_vmm(vm, plan, options, paths, kernel, "qemu", problem) < 0)
+	    start_vmm(vm, plan, options, paths, kernel, engine, problem) < 0)
 		return -1;
 	session_record_add_process(record, "vmm", vm->vmm.pid);
 	if (session_record_save(paths, record, problem) < 0)
 		return -1;
 	return watch(vm, vm->vmm.pidfd, problem);
+}
+
+/* The guest has reached this process, and nothing else has reached the guest. What the VMM stored
+ * it stored before that, or it does not count. */
+static void settle_snapshot(struct session_vm *vm, int error)
+{
+	read_signal(vm);
+	read_vmm_control(vm);
+	if (error == 0 && vm->stored)
+		start_snapshot_keep(&vm->snapshot);
+	else if (error < 0 && vm->restored && !vm->signal_number)
+		start_snapshot_drop(&vm->snapshot);
 }
 
 static int await_guest(struct session_vm *vm, const struct plan *plan,
@@ -547,6 +587,7 @@ static int await_guest(struct session_vm *vm, const struct plan *plan,
 		       struct problem *problem)
 {
 	struct agent_client_ready ready = { 0 };
+	const char *engine;
 	int error;
 
 	vm->spare_control_listen = fcntl(vm->files.control_listen, F_DUPFD_CLOEXEC, 0);
@@ -554,16 +595,19 @@ static int await_guest(struct session_vm *vm, const struct plan *plan,
 	if (make_client(vm, &vm->files.control_listen, &vm->files.stream_listen, problem) < 0)
 		return -1;
 	error = agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS, &ready);
-	if (error == -ECONNRESET && may_fall_back(vm, plan)) {
-		if (fall_back(vm, plan, options, paths, kernel, record, problem) < 0)
+	settle_snapshot(vm, error);
+	engine = error == -ECONNRESET ? next_engine(vm, plan) : NULL;
+	if (engine) {
+		if (start_again(vm, plan, options, paths, kernel, engine, record, problem) < 0)
 			return -1;
 		error = agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS, &ready);
 	}
 	drop_spares(vm);
 	if (error < 0)
 		return boot_problem(vm, error, problem);
-	log_info("the guest runs Linux %s; its agent was ready after %.2f s of guest time",
-		 ready.kernel, (double)ready.uptime_ns / 1e9);
+	log_info("the guest runs Linux %s; its agent was ready after %.2f s of guest time%s",
+		 ready.kernel, (double)ready.uptime_ns / 1e9,
+		 vm->restored ? ", most of them in the guest that it goes on from" : "");
 	return 0;
 }
 
@@ -600,6 +644,7 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		.proxy = PROXY_DAEMON_INIT,
 		.forwarder = CHILD_INIT("forwarder"),
 		.memory = { .fd = -1, .doorbell_engine = -1, .doorbell_server = -1 },
+		.snapshot = START_SNAPSHOT_INIT,
 		.vmm_audit = -1,
 		.spare_control_listen = -1,
 		.spare_stream_listen = -1,
@@ -620,6 +665,9 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		return -1;
 	if (guest_kernel_find(paths, true, &kernel, problem) < 0)
 		return -1;
+	if (!options->no_snapshot && strcmp(plan->engine, "qemu") != 0)
+		start_snapshot_open(paths, kernel.trimmed, plan->cpus, plan->memory_mib,
+				    &vm->snapshot);
 	result = begin_watching(vm, problem);
 	if (result == 0)
 		result = session_files_begin(&vm->files, paths, plan, problem);

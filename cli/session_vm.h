@@ -13,7 +13,8 @@
  *      \----- RUNTIME/v_1024, v_1025 <------------ guest-init through the VMM
  *
  * KVM may fail at what its probe did not try. If that happens with `--engine auto` before the guest
- * is ready, the same session starts once more in software.
+ * is ready, the same session starts once more in software. A guest that went on from a snapshot and
+ * ends before it is ready is started once more, too, and boots.
  *
  * The broker, matchlock-proxy, is there only when a network was asked for.
  *
@@ -34,6 +35,7 @@
 #include "cli/proxy_daemon.h"
 #include "cli/session_files.h"
 #include "cli/session_record.h"
+#include "cli/start_snapshot.h"
 #include "wire/audit.h"
 
 #include <stdbool.h>
@@ -58,6 +60,9 @@ struct session_vm {
 	int vmm_audit;		     /* ... the client were given: to start another engine ... */
 	int spare_control_listen;    /* ... when KVM turns out not to run this guest */
 	int spare_stream_listen;
+	struct start_snapshot snapshot;
+	bool restored;	   /* the VMM goes on from it */
+	bool stored;	   /* the VMM has written another */
 	char engine[16];   /* which one the VMM took; "" while unknown */
 	char vmm_end[512]; /* why the VMM says that it ended; "" while it runs */
 	struct audit_event event;

@@ -82,7 +82,9 @@ static int add_entropy(const struct agent_config *config)
 	if (fd < 0)
 		return -errno;
 	memcpy(pool.bytes, config->entropy, sizeof(pool.bytes));
-	if (ioctl(fd, RNDADDENTROPY, &pool) < 0)
+	/* At once, not when the kernel next does so by itself: a guest that was stored has the same
+	 * state as others that go on from there. */
+	if (ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
 		result = -errno;
 	explicit_bzero(&pool, sizeof(pool));
 	return result;
@@ -156,17 +158,41 @@ int machine_start_processors(struct failure *failure)
 	return result;
 }
 
+/* A port of the kernel's command line; 0: none, or not for us to write to. */
+static unsigned short allowed_port(const char *text, char **ret_end)
+{
+	unsigned long port = text ? strtoul(text, ret_end, 0) : 0;
+
+	return port > 0 && port <= 0xffff && ioperm(port, 1, 1) == 0 ? (unsigned short)port : 0;
+}
+
+bool machine_may_be_stored(void)
+{
+	return getenv(AGENT_SNAPSHOT_VARIABLE) != NULL;
+}
+
+void machine_store(void)
+{
+	char *end = NULL;
+	unsigned short port = allowed_port(getenv(AGENT_SNAPSHOT_VARIABLE), &end);
+
+	if (port == 0 || *end != '\0')
+		return;
+	outb(1, port);
+	(void)ioperm(port, 1, 0);
+	unsetenv(AGENT_SNAPSHOT_VARIABLE);
+}
+
 /* What the kernel does before it turns a machine off is for devices that outlive that, and under
  * emulation it is code like any other that is met for the first time. */
 static void power_off_by_port(void)
 {
-	const char *text = getenv(AGENT_POWER_VARIABLE);
 	char *end = NULL;
-	unsigned long port = text ? strtoul(text, &end, 0) : 0;
+	unsigned short port = allowed_port(getenv(AGENT_POWER_VARIABLE), &end);
 	unsigned long byte = port > 0 && *end == ':' ? strtoul(end + 1, NULL, 0) : 0;
 
-	if (byte > 0 && byte <= 0xff && port <= 0xffff && ioperm(port, 1, 1) == 0)
-		outb((unsigned char)byte, (unsigned short)port);
+	if (byte > 0 && byte <= 0xff)
+		outb((unsigned char)byte, port);
 }
 
 void machine_power_off(bool at_once)

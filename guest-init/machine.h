@@ -26,6 +26,11 @@ int machine_configure(const struct agent_config *config, struct failure *failure
  * is a failure: the guest would have fewer than were asked for. */
 int machine_start_processors(struct failure *failure);
 
+/* Whether the host wants the guest stored for later starts; and the moment for it: the call returns
+ * in this guest and, much later, in each of those. */
+bool machine_may_be_stored(void);
+void machine_store(void);
+
 /* Monotonic nanoseconds since the kernel's start. */
 uint64_t machine_uptime_ns(void);
 

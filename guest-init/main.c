@@ -5,7 +5,9 @@
  *
  * Every step that is not needed to reach the host comes after the host has been reached, so that
  * both sides work at the same time: the modules up to vsock, dial, READY; then, while the host
- * prepares CONFIG, loopback and the modules for files and for devices that are there. With CONFIG
+ * prepares CONFIG, loopback and the modules for files and for devices that are there. (A guest that
+ * is to be stored for later ones does all of these before it dials, since they are the same in each
+ * of them, has itself stored, and goes on as they will.) With CONFIG
  * the file daemon starts first, for it has the longest way, and clock and entropy are set
  * meanwhile. Then the root is put together, processors that wait for it are started, CONFIGURED is
  * sent, and the exec server runs until the host says SHUTDOWN or is gone.
@@ -50,6 +52,7 @@ struct guest {
 	struct control control;
 	struct failure failure;
 	struct module_list modules;
+	bool prepared;
 	struct file_daemon daemon;
 	struct egress egress;
 	struct agent_config config;
@@ -69,6 +72,36 @@ static void prepare_process(void)
 	setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
 }
 
+/* What needs nothing of the host, and all of it is the same in every session. */
+static int prepare_guest(struct guest *guest)
+{
+	int result = machine_bring_up_loopback(&guest->failure);
+
+	if (result == 0)
+		result = module_list_load(&guest->modules, NULL, &guest->failure);
+	module_list_close(&guest->modules);
+	return result == 0 ? module_load_devices(&guest->failure) : result;
+}
+
+/* The modules that a dial needs; and where later guests go on from, from which moment on two guests
+ * differ. */
+static int prepare_to_dial(struct guest *guest)
+{
+	int result = module_list_open(&guest->modules, &guest->failure);
+
+	if (result == 0)
+		result = module_list_load(&guest->modules, LAST_MODULE_TO_HOST, &guest->failure);
+	if (result < 0 || !machine_may_be_stored())
+		return result;
+	result = guest_root_early(&guest->failure);
+	if (result == 0)
+		result = prepare_guest(guest);
+	if (result == 0)
+		machine_store();
+	guest->prepared = true;
+	return result;
+}
+
 static int reach_host(struct guest *guest)
 {
 	struct agent_ready ready = { .version = AGENT_VERSION };
@@ -77,14 +110,12 @@ static int reach_host(struct guest *guest)
 	uint8_t frame[512];
 	int result;
 
-	result = module_list_open(&guest->modules, &guest->failure);
-	if (result == 0)
-		result = module_list_load(&guest->modules, LAST_MODULE_TO_HOST, &guest->failure);
+	result = prepare_to_dial(guest);
 	if (result < 0)
 		return result;
 	result = connection = machine_dial(AGENT_CONTROL_PORT);
 	/* The host is answering meanwhile. */
-	if (result >= 0 && guest_root_early(&guest->failure) < 0)
+	if (result >= 0 && !guest->prepared && guest_root_early(&guest->failure) < 0)
 		return -EIO;
 	if (result >= 0)
 		result = machine_dial_wait(connection);
@@ -220,13 +251,8 @@ static int live(struct guest *guest)
 	int result = reach_host(guest);
 
 	/* The host is preparing CONFIG meanwhile. */
-	if (result == 0)
-		result = machine_bring_up_loopback(&guest->failure);
-	if (result == 0)
-		result = module_list_load(&guest->modules, NULL, &guest->failure);
-	module_list_close(&guest->modules);
-	if (result == 0)
-		result = module_load_devices(&guest->failure);
+	if (result == 0 && !guest->prepared)
+		result = prepare_guest(guest);
 	if (result == 0)
 		result = receive_config(guest);
 	if (result == 0)

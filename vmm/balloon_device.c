@@ -229,6 +229,16 @@ static int run(void *context)
 	return more;
 }
 
+/* A balloon with pages in it is not stored. */
+static int position(const void *context, unsigned queue, uint16_t *ret_index)
+{
+	const struct balloon_device *device = context;
+
+	if (balloon_device_actual(device) > 0)
+		return -EBUSY;
+	return virtqueue_position(&device->queues[queue], ret_index);
+}
+
 const struct virtio_device_operations balloon_device_operations = {
 	.name = "balloon",
 	.id = VIRTIO_ID_BALLOON,
@@ -243,6 +253,7 @@ const struct virtio_device_operations balloon_device_operations = {
 	.stop = stop,
 	.kick = kick,
 	.run = run,
+	.position = position,
 };
 
 int balloon_device_new(struct balloon_device **ret_device)

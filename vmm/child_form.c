@@ -59,6 +59,8 @@ static int prepare(struct vmm *vmm)
 	char why[ENGINE_TEXT_MAX] = "";
 	int r = -ENOTSUP;
 
+	daemon_close(&vmm->options.machine.snapshot_fd);
+	daemon_close(&vmm->options.machine.new_snapshot_fd);
 	if (vmm->options.disk_count > 0)
 		(void)snprintf(why, sizeof(why),
 			       "engine %s has no disks: --disk is for the KVM engine alone",
@@ -172,5 +174,6 @@ const struct vmm_form child_form = {
 	.end = end,
 	.release = release,
 	.filter = VMM_FILTER_CHILD,
+	.storing_filter = VMM_FILTER_CHILD,
 	.scope_allowed = JAIL_SCOPE_SIGNAL, /* to end the engine */
 };

@@ -59,8 +59,9 @@ struct vmm_form {
 	void (*end)(struct vmm *vmm);
 	/* Not called when a thread could not be ended. */
 	void (*release)(struct vmm *vmm);
-	enum vmm_filter filter; /* the process's */
-	uint64_t scope_allowed; /* JAIL_SCOPE_... */
+	enum vmm_filter filter;		/* the process's */
+	enum vmm_filter storing_filter; /* the same where the guest is to be stored */
+	uint64_t scope_allowed;		/* JAIL_SCOPE_... */
 };
 
 extern const struct vmm_form child_form;
@@ -100,6 +101,8 @@ struct vmm {
 	struct block_device *disks[VMM_DISKS_MAX];
 };
 
+/* A descriptor of the command line that has served its purpose; -1 from then on. */
+void daemon_close(int *fd);
 /* The first reason counts; what follows from it is no reason of its own. */
 void daemon_end(struct vmm *vmm, enum ending ending, const char *details);
 void daemon_tell_control(struct vmm *vmm, const char *text);

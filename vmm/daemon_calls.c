@@ -3,8 +3,11 @@
 #include "vmm/balloon_device.h"
 #include "vmm/block_device.h"
 #include "vmm/entropy_device.h"
+#include "vmm/kvm_cpu_state.h"
 #include "vmm/kvm_vcpu.h"
+#include "vmm/kvm_vm.h"
 #include "vmm/serial_port.h"
+#include "vmm/snapshot.h"
 #include "vmm/vhost_user.h"
 #include "vmm/virtio_mmio.h"
 #include "vmm/vsock_muxer.h"
@@ -32,6 +35,14 @@ const struct jail_syscall_set *const in_process_calls[] = {
 	&jail_calls_process,	   &vsock_muxer_calls,	  &daemon_calls,       &jail_calls_threads,
 	&jail_calls_thread_filter, &kvm_vcpu_calls,	  &serial_port_calls,  &virtio_mmio_calls,
 	&entropy_device_calls,	   &balloon_device_calls, &block_device_calls, NULL,
+};
+
+const struct jail_syscall_set *const storing_calls[] = {
+	&jail_calls_process,   &vsock_muxer_calls,	  &daemon_calls,
+	&jail_calls_threads,   &jail_calls_thread_filter, &kvm_vcpu_calls,
+	&serial_port_calls,    &virtio_mmio_calls,	  &entropy_device_calls,
+	&balloon_device_calls, &block_device_calls,	  &kvm_vm_save_calls,
+	&kvm_cpu_save_calls,   &snapshot_write_calls,	  NULL,
 };
 
 /* No thread is made any more, no file opened, and KVM not spoken to. */

@@ -19,6 +19,7 @@
 #define ENGINE_MEMORY_MAX_MIB (1024 * 1024)
 #define ENGINE_PAGE_SIZE 4096u
 #define ENGINE_DOORBELL_PORT 0xe9 /* of nothing else since ISA: emulators use it for debugging */
+#define ENGINE_SNAPSHOT_PORT 0xea /* KVM: a byte written there stores the guest, once */
 #define ENGINE_WINDOW_END_MAX (UINT64_C(3) << 30) /* where every engine's low memory goes to */
 
 struct engine_config {
@@ -39,6 +40,10 @@ struct engine_config {
 	/* Stream socket, borrowed: each byte that the guest writes to ENGINE_DOORBELL_PORT goes
 	 * there, or some of many. -1: none. */
 	int doorbell_fd;
+	/* KVM: a snapshot (snapshot.h) to go on from, and where to write one of a guest that was
+	 * booted, an empty file. Both regular files, borrowed. -1: none. */
+	int snapshot_fd;
+	int new_snapshot_fd;
 };
 
 /* A started guest. All descriptors are the caller's, close-on-exec. */

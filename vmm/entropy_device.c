@@ -147,6 +147,14 @@ static int run(void *context)
 	return r;
 }
 
+static int position(const void *context, unsigned queue, uint16_t *ret_index)
+{
+	const struct entropy_device *device = context;
+
+	(void)queue;
+	return virtqueue_position(&device->queue, ret_index);
+}
+
 const struct virtio_device_operations entropy_device_operations = {
 	.name = "entropy",
 	.id = VIRTIO_ID_ENTROPY,
@@ -160,6 +168,7 @@ const struct virtio_device_operations entropy_device_operations = {
 	.stop = stop,
 	.kick = kick,
 	.run = run,
+	.position = position,
 };
 
 int entropy_device_new(struct entropy_device **ret_device)

@@ -49,6 +49,25 @@ static void machine_paused(void *observer)
 	daemon_tell_control(observer, "paused");
 }
 
+/* The guest has not spoken to anybody yet. From here on nothing is left of what storing needs. */
+static void machine_stored(void *observer, int error, const char *step)
+{
+	struct vmm *vmm = observer;
+	int r = jail_filter_enter_thread(&vmm_filters[VMM_FILTER_DEVICE_THREAD]);
+
+	daemon_close(&vmm->options.machine.new_snapshot_fd);
+	if (r < 0) {
+		daemon_end(vmm, ENGINE_FAILED, "the device thread could not be locked");
+	} else if (error < 0) {
+		log_warning("the guest could not be stored for later starts: %s: %s", step,
+			    strerror(-error));
+	} else {
+		daemon_tell_control(vmm, "stored");
+		audit_channel_notice(&vmm->audit, "engine", "stored the guest for later starts");
+		log_info("stored the guest for later starts");
+	}
+}
+
 static void machine_violation(void *observer, const char *device, const char *what)
 {
 	daemon_report_violation(observer, device, what);
@@ -130,6 +149,7 @@ static int make_machine(struct vmm *vmm, char *why, size_t size)
 	const struct kvm_engine_observer observer = {
 		.ended = machine_ended,
 		.paused = machine_paused,
+		.stored = machine_stored,
 		.violation = machine_violation,
 		.observer = vmm,
 	};
@@ -141,11 +161,47 @@ static int make_machine(struct vmm *vmm, char *why, size_t size)
 	return r < 0 ? r : kvm_engine_complete(vmm->machine, why, size);
 }
 
-static int prepare(struct vmm *vmm)
+static void release(struct vmm *vmm)
+{
+	kvm_engine_free(vmm->machine);
+	for (unsigned i = 0; i < vmm->options.disk_count; i++)
+		block_device_free(vmm->disks[i]);
+	balloon_device_free(vmm->balloon);
+	entropy_device_free(vmm->entropy);
+	virtio_vsock_free(vmm->vsock);
+	vmm->machine = NULL;
+	vmm->balloon = NULL;
+	vmm->entropy = NULL;
+	vmm->vsock = NULL;
+}
+
+/* From the snapshot, if it is one of this very machine. */
+static bool make_from_snapshot(struct vmm *vmm)
 {
 	char why[ENGINE_TEXT_MAX] = "";
 	int r = make_machine(vmm, why, sizeof(why));
 
+	daemon_close(&vmm->options.machine.snapshot_fd);
+	if (r < 0) {
+		log_info("starting afresh: %s", why);
+		release(vmm);
+		return false;
+	}
+	daemon_close(&vmm->options.machine.new_snapshot_fd);
+	daemon_tell_control(vmm, "restored");
+	audit_channel_notice(&vmm->audit, "engine", "going on from a snapshot");
+	log_info("going on from a snapshot");
+	return true;
+}
+
+static int prepare(struct vmm *vmm)
+{
+	char why[ENGINE_TEXT_MAX] = "";
+	int r;
+
+	if (vmm->options.machine.snapshot_fd >= 0 && make_from_snapshot(vmm))
+		return 0;
+	r = make_machine(vmm, why, sizeof(why));
 	if (r < 0) {
 		const char *text = why[0] ? why : strerror(-r);
 
@@ -162,8 +218,8 @@ static int begin(struct vmm *vmm)
 	if (r == 0)
 		r = kvm_engine_start(vmm->machine, &vmm->loop,
 				     &vmm_filters[VMM_FILTER_VCPU_THREAD]);
-	/* The threads are there. */
-	if (r == 0)
+	/* The threads are there. A guest that is to be stored is as it starts. */
+	if (r == 0 && vmm->options.machine.new_snapshot_fd < 0)
 		r = jail_filter_enter_thread(&vmm_filters[VMM_FILTER_DEVICE_THREAD]);
 	if (r == 0)
 		kvm_engine_resume(vmm->machine);
@@ -177,6 +233,10 @@ static int serve(struct vmm *vmm)
 	if (!vmm->told_started &&
 	    vsock_device_queue_runs(virtio_vsock_device(vmm->vsock), VSOCK_QUEUE_RECEIVE))
 		daemon_tell_started(vmm);
+	if (vmm->options.machine.new_snapshot_fd >= 0 &&
+	    vsock_device_had_streams(virtio_vsock_device(vmm->vsock)) &&
+	    kvm_engine_forbid_storing(vmm->machine))
+		machine_stored(vmm, -ECANCELED, "the guest has opened a stream before");
 	return more;
 }
 
@@ -201,16 +261,6 @@ static void end(struct vmm *vmm)
 		line_relay_finish(&vmm->console);
 }
 
-static void release(struct vmm *vmm)
-{
-	kvm_engine_free(vmm->machine);
-	for (unsigned i = 0; i < vmm->options.disk_count; i++)
-		block_device_free(vmm->disks[i]);
-	balloon_device_free(vmm->balloon);
-	entropy_device_free(vmm->entropy);
-	virtio_vsock_free(vmm->vsock);
-}
-
 const struct vmm_form in_process_form = {
 	.prepare = prepare,
 	.begin = begin,
@@ -219,4 +269,5 @@ const struct vmm_form in_process_form = {
 	.end = end,
 	.release = release,
 	.filter = VMM_FILTER_IN_PROCESS,
+	.storing_filter = VMM_FILTER_STORING,
 };

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "vmm/boot_layout.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -203,6 +204,15 @@ int kvm_cpuid_patch(struct kvm_cpuid_table *table, unsigned index, unsigned coun
 #define MSR_PAT 0x277u
 #define MSR_MTRR_DEFAULT 0x2ffu
 #define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_TSC_ADJUST 0x3bu
+#define MSR_SPEC_CTRL 0x48u
+#define MSR_UMWAIT_CONTROL 0xe1u
+#define MSR_TSX_CTRL 0x122u
+#define MSR_XSS 0xda0u
+#define MSR_AMD_SYSCFG 0xc0010010u
+#define MSR_AMD_HWCR 0xc0010015u
+#define MSR_AMD_VIRT_SPEC_CTRL 0xc001011fu
+#define MSR_AMD_DE_CFG 0xc0011029u
 #define MSR_STAR 0xc0000081u
 #define MSR_LSTAR 0xc0000082u
 #define MSR_CSTAR 0xc0000083u
@@ -214,6 +224,9 @@ int kvm_cpuid_patch(struct kvm_cpuid_table *table, unsigned index, unsigned coun
 #define MSR_KVM_ASYNC_PF 0x4b564d02u
 #define MSR_KVM_STEAL_TIME 0x4b564d03u
 #define MSR_KVM_PV_EOI 0x4b564d04u
+#define MSR_KVM_POLL_CONTROL 0x4b564d05u
+#define MSR_KVM_ASYNC_PF_VECTOR 0x4b564d06u
+#define MSR_KVM_MIGRATION_CONTROL 0x4b564d08u
 
 #define MISC_ENABLE_FAST_STRING 1
 #define MTRR_ENABLED_WRITE_BACK 0x806
@@ -224,6 +237,8 @@ int kvm_cpuid_patch(struct kvm_cpuid_table *table, unsigned index, unsigned coun
 #define CR4_PAE (1u << 5)
 #define EFER_LME (1u << 8)
 #define EFER_LMA (1u << 10)
+
+#define SEGMENT_BUSY 2 /* of a task state segment's type */
 
 #define LAPIC_LINT0 0x350
 #define LAPIC_LINT1 0x360
@@ -352,7 +367,8 @@ int kvm_cpu_start_state(int vcpu, const struct kvm_cpuid_table *table, unsigned 
 /* ---- all of it ---------------------------------------------------------------------------------
  */
 
-/* In the order in which they are restored: the deadline of the timer needs the counter. */
+/* What Linux writes as a guest. In the order in which they are restored: the deadline of the timer
+ * needs the counter, asynchronous page faults their vector. */
 static const uint32_t stored_msrs[] = {
 	MSR_SYSENTER_CS,
 	MSR_SYSENTER_ESP,
@@ -368,9 +384,21 @@ static const uint32_t stored_msrs[] = {
 	MSR_TSC_AUX,
 	MSR_KVM_WALL_CLOCK,
 	MSR_KVM_SYSTEM_TIME,
+	MSR_KVM_ASYNC_PF_VECTOR,
 	MSR_KVM_ASYNC_PF,
 	MSR_KVM_STEAL_TIME,
 	MSR_KVM_PV_EOI,
+	MSR_KVM_POLL_CONTROL,
+	MSR_KVM_MIGRATION_CONTROL,
+	MSR_SPEC_CTRL,
+	MSR_UMWAIT_CONTROL,
+	MSR_TSX_CTRL,
+	MSR_XSS,
+	MSR_AMD_SYSCFG,
+	MSR_AMD_HWCR,
+	MSR_AMD_VIRT_SPEC_CTRL,
+	MSR_AMD_DE_CFG,
+	MSR_TSC_ADJUST,
 	MSR_TSC,
 	MSR_TSC_DEADLINE,
 };
@@ -388,19 +416,28 @@ static void save_msrs(int vcpu, struct kvm_cpu_state *state)
 	}
 }
 
+/* What cannot be set does not matter where it is so already: registers of the host's own, and such
+ * as hold what they have after a reset. */
+static int restore_msr(int vcpu, const struct kvm_msr_entry *msr)
+{
+	struct msr_list list = { .count = 1, .entries = { *msr } };
+
+	if (ioctl(vcpu, KVM_SET_MSRS, &list) == 1)
+		return 0;
+	list.entries[0] = (struct kvm_msr_entry){ .index = msr->index };
+	if (ioctl(vcpu, KVM_GET_MSRS, &list) == 1 && list.entries[0].data == msr->data)
+		return 0;
+	return -EINVAL;
+}
+
 static int restore_msrs(int vcpu, const struct kvm_cpu_state *state, const char **ret_step)
 {
-	struct msr_list list = { .count = state->msr_count };
-	int set;
+	int r = state->msr_count <= KVM_CPU_MSRS_MAX ? 0 : -EINVAL;
 
-	*ret_step = "KVM_SET_MSRS";
-	if (state->msr_count > KVM_CPU_MSRS_MAX)
-		return -EINVAL;
-	memcpy(list.entries, state->msrs, sizeof(list.entries));
-	set = ioctl(vcpu, KVM_SET_MSRS, &list);
-	if (set < 0)
-		return -errno;
-	return set == (int)list.count ? 0 : -EINVAL;
+	*ret_step = "model-specific registers";
+	for (uint32_t i = 0; r == 0 && i < state->msr_count; i++)
+		r = restore_msr(vcpu, &state->msrs[i]);
+	return r;
 }
 
 struct part {
@@ -443,10 +480,31 @@ int kvm_cpu_save(int vcpu, struct kvm_cpu_state *ret_state, const char **ret_ste
 		    ret_step);
 }
 
-int kvm_cpu_restore(int vcpu, const struct kvm_cpu_state *state, const char **ret_step)
+static bool is_amd(void)
 {
+	unsigned highest, name[3] = { 0 };
+
+	return __get_cpuid(0, &highest, &name[0], &name[2], &name[1]) &&
+	       (memcmp(name, "AuthenticAMD", sizeof(name)) == 0 ||
+		memcmp(name, "HygonGenuine", sizeof(name)) == 0);
+}
+
+/* Processors with SVM keep the task register's type without the busy flag, which KVM adds for those
+ * that want it (svm_get_segment()). With the flag QEMU's emulation of SVM denies the guest's
+ * programs every port (helper_check_io(), which wants type 9). */
+static void restore_own_form(struct kvm_cpu_state *state)
+{
+	if (is_amd())
+		state->special.tr.type &= (uint8_t)~SEGMENT_BUSY;
+}
+
+int kvm_cpu_restore(int vcpu, const struct kvm_cpu_state *stored, const char **ret_step)
+{
+	struct kvm_cpu_state own = *stored;
+	const struct kvm_cpu_state *state = &own;
 	int r;
 
+	restore_own_form(&own);
 	for (size_t i = 0; i < ARRAY_LENGTH(parts); i++) {
 		r = step(ioctl(vcpu, parts[i].set, (const char *)state + parts[i].offset),
 			 parts[i].name, ret_step);
@@ -458,3 +516,16 @@ int kvm_cpu_restore(int vcpu, const struct kvm_cpu_state *state, const char **re
 		return r;
 	return step(ioctl(vcpu, KVM_SET_VCPU_EVENTS, &state->events), "pending events", ret_step);
 }
+
+static const struct jail_syscall calls[] = {
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_MP_STATE)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_SREGS)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_REGS)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_XCRS)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_XSAVE)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_DEBUGREGS)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_LAPIC)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_MSRS)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_VCPU_EVENTS)),
+};
+const struct jail_syscall_set kvm_cpu_save_calls = JAIL_SET(calls);

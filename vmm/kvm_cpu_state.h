@@ -8,6 +8,8 @@
 #ifndef VMM_KVM_CPU_STATE_H
 #define VMM_KVM_CPU_STATE_H
 
+#include "jail/jail.h"
+
 #include <linux/kvm.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -74,5 +76,8 @@ _Static_assert(sizeof(struct kvm_cpu_state) ==
  * negative errno with the step that failed. */
 int kvm_cpu_save(int vcpu, struct kvm_cpu_state *ret_state, const char **ret_step);
 int kvm_cpu_restore(int vcpu, const struct kvm_cpu_state *state, const char **ret_step);
+
+/* What kvm_cpu_save() calls. */
+extern const struct jail_syscall_set kvm_cpu_save_calls;
 
 #endif

@@ -10,6 +10,7 @@
 #include "vmm/guest_ram.h"
 #include "vmm/kvm_cpu_state.h"
 #include "vmm/kvm_probe.h"
+#include "vmm/kvm_snapshot.h"
 #include "vmm/kvm_vcpu.h"
 #include "vmm/kvm_vm.h"
 #include "vmm/platform.h"
@@ -20,6 +21,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -34,6 +36,7 @@ struct outcome {
 	pthread_mutex_t lock;
 	bool has_ended;
 	bool is_paused;
+	bool wants_snapshot;
 	enum kvm_engine_end end;
 	char details[DETAILS_MAX];
 };
@@ -68,6 +71,13 @@ struct kvm_machine {
 	struct event_source continued; /* signalfd: SIGCONT */
 	struct outcome outcome;
 	bool told_end;
+	struct snapshot_state
+		*snapshot;	    /* that the machine goes on from, or that is to be written */
+	int snapshot_fd;	    /* borrowed; -1: it does not go on from one */
+	int new_snapshot_fd;	    /* borrowed; -1: none is to be written */
+	atomic_bool takes_snapshot; /* the first byte to the port counts */
+	bool is_storing;
+	bool pause_wanted; /* by the owner */
 };
 
 /* ---- on a vCPU's thread ------------------------------------------------------------------------
@@ -155,6 +165,23 @@ static void write_doorbell(void *owner, uint64_t offset, const uint8_t *data, si
 	(void)offset;
 	(void)length;
 	(void)!write(engine->doorbell_fd, data, 1);
+}
+
+/* This vCPU rests as soon as the write is done; the device thread sees to the others. */
+static void write_snapshot_port(void *owner, uint64_t offset, const uint8_t *data, size_t length)
+{
+	struct kvm_machine *engine = owner;
+
+	(void)offset;
+	(void)data;
+	(void)length;
+	if (!atomic_exchange(&engine->takes_snapshot, false))
+		return;
+	(void)pthread_mutex_lock(&engine->outcome.lock);
+	engine->outcome.wants_snapshot = true;
+	(void)pthread_mutex_unlock(&engine->outcome.lock);
+	kvm_vcpus_want_rest(engine->vcpus);
+	wake_device_thread(engine);
 }
 
 static void read_slot(void *owner, uint64_t offset, uint8_t *data, size_t length)
@@ -255,6 +282,14 @@ static int make_doorbell(struct kvm_machine *engine, int fd)
 		     : add_port(engine, ENGINE_DOORBELL_PORT, 1, engine, read_zero, write_doorbell);
 }
 
+static int make_snapshot_port(struct kvm_machine *engine)
+{
+	if (engine->new_snapshot_fd < 0)
+		return 0;
+	atomic_store(&engine->takes_snapshot, true);
+	return add_port(engine, ENGINE_SNAPSHOT_PORT, 1, engine, read_zero, write_snapshot_port);
+}
+
 /* Loading messages and self-tests cost boot time; the clock is KVM's; a panic resets at once, by
  * the keyboard controller; no device but ours is worth looking for. With one processor Linux takes
  * the lock prefix off each locked instruction, thousands of times through a change of address space
@@ -263,7 +298,7 @@ static int make_doorbell(struct kvm_machine *engine, int fd)
  * (qemu_engine.c says why, and KVM may be emulated itself). */
 static int make_command_line(struct kvm_machine *engine, const struct engine_config *config)
 {
-	char window[96] = "";
+	char window[96] = "", snapshot[48] = "";
 
 	/* Where the window is that e820 reserves. */
 	if (config->window_size > 0)
@@ -271,13 +306,17 @@ static int make_command_line(struct kvm_machine *engine, const struct engine_con
 			       (unsigned long long)config->window_address,
 			       (unsigned long long)config->window_size,
 			       config->doorbell_fd < 0 ? 0 : ENGINE_DOORBELL_PORT);
+	/* For a guest that goes on from a snapshot too: by its command line it is known. */
+	if (config->snapshot_fd >= 0 || config->new_snapshot_fd >= 0)
+		(void)snprintf(snapshot, sizeof(snapshot), " " AGENT_SNAPSHOT_VARIABLE "=%#x",
+			       ENGINE_SNAPSHOT_PORT);
 	return asprintf(&engine->command_line,
 			"quiet loglevel=1 panic=-1 reboot=k cryptomgr.notests pci=off "
 			"swiotlb=noforce random.trust_cpu=on tsc=reliable no_timer_check "
 			"noreplace-smp rcupdate.rcu_expedited=1 "
-			"console=ttyS0 8250.nr_uarts=1%s%s%s%s",
-			config->cpus > 1 ? " maxcpus=1" : "", window, config->append ? " " : "",
-			config->append ? config->append : "") < 0
+			"console=ttyS0 8250.nr_uarts=1%s%s%s%s%s",
+			config->cpus > 1 ? " maxcpus=1" : "", window, snapshot,
+			config->append ? " " : "", config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
 }
@@ -291,6 +330,7 @@ static struct kvm_machine *new_engine(void)
 	engine->vm.kvm = engine->vm.fd = -1;
 	engine->serial_interrupt_fd = -1;
 	engine->doorbell_fd = -1;
+	engine->snapshot_fd = engine->new_snapshot_fd = -1;
 	engine->console[0] = engine->console[1] = -1;
 	engine->wake.fd = engine->continued.fd = -1;
 	for (size_t i = 0; i < PLATFORM_VIRTIO_MAX; i++)
@@ -336,6 +376,78 @@ static int allow_discard(struct kvm_machine *engine)
 	return r;
 }
 
+static struct kvm_snapshot_parts parts_of(struct kvm_machine *engine)
+{
+	struct kvm_snapshot_parts parts = {
+		.vm = &engine->vm,
+		.vcpus = engine->vcpus,
+		.cpus = engine->cpus,
+		.memory = &engine->memory,
+		.ram = &engine->ram,
+		.serial = &engine->serial,
+		.transport_count = engine->slot_count,
+	};
+
+	for (unsigned i = 0; i < engine->slot_count; i++)
+		parts.transports[i] = engine->slots[i].transport;
+	return parts;
+}
+
+/* The snapshot's state into memory, if it is one of this machine. */
+static int read_snapshot(struct kvm_machine *engine, const char *identity, char *why, size_t size)
+{
+	int r = snapshot_read_state(engine->snapshot_fd, engine->snapshot);
+
+	if (r < 0)
+		(void)snprintf(why, size, "the snapshot cannot be read: %s", strerror(-r));
+	else if (!kvm_snapshot_fits(engine->snapshot, identity, &engine->ram, engine->cpus)) {
+		(void)snprintf(why, size, "the snapshot is of another machine");
+		return -ESTALE;
+	}
+	if (r < 0)
+		return r;
+	r = snapshot_read_memory(engine->snapshot_fd, engine->snapshot, &engine->memory);
+	if (r < 0)
+		(void)snprintf(why, size, "the snapshot's memory cannot be read: %s", strerror(-r));
+	return r;
+}
+
+static int prepare_snapshot(struct kvm_machine *engine, const struct engine_config *config,
+			    char *why, size_t size)
+{
+	char identity[SNAPSHOT_IDENTITY_MAX];
+	int r;
+
+	if (engine->snapshot_fd < 0 && engine->new_snapshot_fd < 0)
+		return 0;
+	engine->snapshot = calloc(1, sizeof(*engine->snapshot));
+	r = engine->snapshot ? kvm_snapshot_identity(config, engine->command_line, identity)
+			     : -ENOMEM;
+	if (r < 0) {
+		(void)snprintf(why, size, "cannot tell which snapshot fits: %s", strerror(-r));
+		return r;
+	}
+	if (engine->snapshot_fd >= 0)
+		return read_snapshot(engine, identity, why, size);
+	memcpy(engine->snapshot->identity, identity, sizeof(identity));
+	return 0;
+}
+
+/* Kernel and initrd, or the memory of a guest that has had them. */
+static int fill_memory(struct kvm_machine *engine, const struct engine_config *config, char *why,
+		       size_t size)
+{
+	int r = prepare_snapshot(engine, config, why, size);
+
+	if (r < 0 || engine->snapshot_fd >= 0)
+		return r;
+	r = load_kernel(&engine->memory, config->kernel, &engine->kernel, why, size);
+	if (r < 0)
+		return r;
+	return load_initrd(&engine->memory, &engine->ram, engine->kernel.end, config->initrd,
+			   &engine->initrd, why, size);
+}
+
 static int open_machine(struct kvm_machine *engine, const struct engine_config *config, char *why,
 			size_t size)
 {
@@ -355,6 +467,8 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 	if (r == 0)
 		r = make_doorbell(engine, config->doorbell_fd);
 	if (r == 0)
+		r = make_snapshot_port(engine);
+	if (r == 0)
 		r = make_events(engine);
 	if (r == 0)
 		r = make_command_line(engine, config);
@@ -365,10 +479,7 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 	r = check_addresses(engine, why, size);
 	if (r < 0)
 		return r;
-	r = load_kernel(&engine->memory, config->kernel, &engine->kernel, why, size);
-	if (r == 0)
-		r = load_initrd(&engine->memory, &engine->ram, engine->kernel.end, config->initrd,
-				&engine->initrd, why, size);
+	r = fill_memory(engine, config, why, size);
 	/* A reserved huge page that was given back might be gone when it is touched again, which is
 	 * fatal. */
 	if (r < 0 || config->huge_pages)
@@ -398,6 +509,10 @@ int kvm_engine_open(const struct engine_config *config, const struct kvm_engine_
 	}
 	engine->observer = *observer;
 	engine->cpus = config->cpus;
+	engine->snapshot_fd = config->snapshot_fd;
+	/* What untrusted code may have been in is never stored: a guest that goes on has the port's
+	 * byte behind it. */
+	engine->new_snapshot_fd = config->snapshot_fd < 0 ? config->new_snapshot_fd : -1;
 	r = open_machine(engine, config, why, size);
 	if (r < 0) {
 		kvm_engine_free(engine);
@@ -508,6 +623,23 @@ static int write_tables(struct kvm_machine *engine)
 	return r;
 }
 
+/* What the kernel is to find, or the state of one that has found it. */
+static int finish_snapshot(struct kvm_machine *engine, const char **ret_step)
+{
+	const struct kvm_snapshot_parts parts = parts_of(engine);
+	int r;
+
+	if (engine->snapshot_fd < 0 && engine->new_snapshot_fd < 0)
+		return 0;
+	*ret_step = "preparing a snapshot";
+	if (engine->snapshot_fd < 0)
+		return kvm_snapshot_prepare(engine->snapshot, &parts);
+	r = kvm_snapshot_apply(engine->snapshot, &parts, ret_step);
+	free(engine->snapshot);
+	engine->snapshot = NULL;
+	return r;
+}
+
 int kvm_engine_complete(struct kvm_machine *engine, char *why, size_t size)
 {
 	const struct kvm_vcpus_setup setup = {
@@ -521,10 +653,12 @@ int kvm_engine_complete(struct kvm_machine *engine, char *why, size_t size)
 		.observer = engine,
 	};
 	const char *step = "boot tables";
-	int r = write_tables(engine);
+	int r = engine->snapshot_fd < 0 ? write_tables(engine) : 0;
 
 	if (r == 0)
 		r = kvm_vcpus_new(&setup, &engine->vcpus, &step);
+	if (r == 0)
+		r = finish_snapshot(engine, &step);
 	if (r == -E2BIG)
 		(void)snprintf(why, size, "the kernel's command line is longer than %d bytes",
 			       BOOT_COMMAND_LINE_MAX - 1);
@@ -561,6 +695,7 @@ void kvm_engine_free(struct kvm_machine *engine)
 	close_if_open(engine->wake.fd);
 	close_if_open(engine->continued.fd);
 	(void)pthread_mutex_destroy(&engine->outcome.lock);
+	free(engine->snapshot);
 	free(engine->command_line);
 	free(engine);
 }
@@ -572,6 +707,23 @@ int kvm_engine_take_console(struct kvm_machine *engine)
 
 /* ---- on the device thread ----------------------------------------------------------------------
  */
+
+/* All vCPUs rest for it. */
+static void store(struct kvm_machine *engine)
+{
+	const struct kvm_snapshot_parts parts = parts_of(engine);
+	const char *step = "";
+	int r = kvm_snapshot_take(engine->new_snapshot_fd, engine->snapshot, &parts, &step);
+
+	engine->is_storing = false;
+	free(engine->snapshot);
+	engine->snapshot = NULL;
+	engine->observer.stored(engine->observer.observer, r, step);
+	if (engine->pause_wanted)
+		engine->observer.paused(engine->observer.observer);
+	else
+		kvm_vcpus_run(engine->vcpus);
+}
 
 static void on_wake(struct event_source *source, uint32_t events)
 {
@@ -585,9 +737,18 @@ static void on_wake(struct event_source *source, uint32_t events)
 	(void)pthread_mutex_lock(&engine->outcome.lock);
 	outcome = engine->outcome;
 	engine->outcome.is_paused = false;
+	engine->outcome.wants_snapshot = false;
 	(void)pthread_mutex_unlock(&engine->outcome.lock);
-	if (outcome.is_paused && !outcome.has_ended)
-		engine->observer.paused(engine->observer.observer);
+	if (outcome.wants_snapshot) {
+		engine->is_storing = true;
+		kvm_vcpus_pause(engine->vcpus);
+	}
+	if (outcome.is_paused && !outcome.has_ended) {
+		if (engine->is_storing)
+			store(engine);
+		else
+			engine->observer.paused(engine->observer.observer);
+	}
 	if (!outcome.has_ended || engine->told_end)
 		return;
 	engine->told_end = true;
@@ -629,14 +790,23 @@ int kvm_engine_run_devices(struct kvm_machine *engine)
 	return more;
 }
 
+bool kvm_engine_forbid_storing(struct kvm_machine *engine)
+{
+	return atomic_exchange(&engine->takes_snapshot, false);
+}
+
 void kvm_engine_pause(struct kvm_machine *engine)
 {
+	engine->pause_wanted = true;
 	kvm_vcpus_pause(engine->vcpus);
 }
 
 void kvm_engine_resume(struct kvm_machine *engine)
 {
-	kvm_vcpus_run(engine->vcpus);
+	engine->pause_wanted = false;
+	/* One that is being stored goes on when that is done. */
+	if (!engine->is_storing)
+		kvm_vcpus_run(engine->vcpus);
 }
 
 int kvm_engine_stop(struct kvm_machine *engine)

@@ -40,6 +40,9 @@ struct kvm_engine_observer {
 	/* The guest ended, once; the engine is still to be stopped. */
 	void (*ended)(void *observer, enum kvm_engine_end end, const char *details);
 	void (*paused)(void *observer);
+	/* The guest was stored, or could not be (a negative errno and at what), and is about to go
+	 * on. Once at most. */
+	void (*stored)(void *observer, int error, const char *step);
 	/* The guest broke a device's protocol; both texts are static. May come at any rate. */
 	void (*violation)(void *observer, const char *device, const char *what);
 	void *observer;
@@ -71,6 +74,9 @@ int kvm_engine_start(struct kvm_machine *engine, struct event_loop *loop,
 		     const struct jail_filter *filter);
 /* After each round of the event loop: 1 when a device has more to do at once, else 0. */
 int kvm_engine_run_devices(struct kvm_machine *engine);
+/* The guest is not to be stored any more. Returns whether it still could have been; if not, the
+ * observer is told of it or was. */
+bool kvm_engine_forbid_storing(struct kvm_machine *engine);
 /* The observer is told when all vCPUs rest. Resuming what runs does nothing. */
 void kvm_engine_pause(struct kvm_machine *engine);
 void kvm_engine_resume(struct kvm_machine *engine);

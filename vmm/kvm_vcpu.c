@@ -197,12 +197,26 @@ static bool all_rest(const struct kvm_vcpus *all)
 	return true;
 }
 
+/* KVM finishes the instruction of the last exit as it is entered again; until then the registers
+ * are those of the instruction's beginning (api.rst, KVM_RUN). */
+static void finish_exit(const struct vcpu *vcpu)
+{
+	for (;;) {
+		__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+		if (ioctl(vcpu->fd, KVM_RUN, 0) < 0)
+			break;
+		serve_exit(vcpu); /* an instruction of several accesses */
+	}
+	__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+}
+
 /* Waits until running is wanted again. False at the end. */
 static bool rest(struct vcpu *vcpu)
 {
 	struct kvm_vcpus *all = vcpu->all;
 	enum wanted wanted;
 
+	finish_exit(vcpu);
 	(void)pthread_mutex_lock(&all->lock);
 	vcpu->rests = true;
 	if (all_rest(all) && !all->told_paused) {
@@ -436,6 +450,11 @@ void kvm_vcpus_tell_clock(struct kvm_vcpus *vcpus)
 	for (unsigned i = 0; i < vcpus->setup.count; i++)
 		atomic_store(&vcpus->vcpus[i].tell_clock, true);
 	kick_all(vcpus);
+}
+
+void kvm_vcpus_want_rest(struct kvm_vcpus *vcpus)
+{
+	want(vcpus, WANT_REST);
 }
 
 void kvm_vcpus_want_end(struct kvm_vcpus *vcpus)

@@ -62,6 +62,9 @@ void kvm_vcpus_run(struct kvm_vcpus *vcpus);
 void kvm_vcpus_pause(struct kvm_vcpus *vcpus);
 /* Lets the guest know that it was not running, after the process was stopped by a signal. */
 void kvm_vcpus_tell_clock(struct kvm_vcpus *vcpus);
+/* Asks all to rest, without a signal: from a vCPU's thread, by what it ran, which rests as soon as
+ * that returns. kvm_vcpus_pause() gets the others. */
+void kvm_vcpus_want_rest(struct kvm_vcpus *vcpus);
 /* Asks all to end, without waiting and without a signal: from a vCPU's thread, by what it ran. */
 void kvm_vcpus_want_end(struct kvm_vcpus *vcpus);
 /* Ends the threads. Returns 0, or -ETIMEDOUT when one does not come out of KVM_RUN: the struct

@@ -161,3 +161,9 @@ int kvm_vm_restore(const struct kvm_vm *vm, const struct kvm_vm_state *state, co
 		return fail(ret_step, "KVM_SET_CLOCK");
 	return 0;
 }
+
+static const struct jail_syscall calls[] = {
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_IRQCHIP)),
+	JAIL_CALL_IF(SYS_ioctl, JAIL_ARGUMENT_EQUAL32(1, KVM_GET_CLOCK)),
+};
+const struct jail_syscall_set kvm_vm_save_calls = JAIL_SET(calls);

@@ -1,13 +1,14 @@
 /*
  * A virtual machine of the kernel's KVM: its descriptors, memory, interrupt controllers, and the
  * eventfds by which it talks to devices. Every call here is made while the machine is being put
- * together, before the process is locked.
+ * together, before the process is locked; kvm_vm_save() alone may come later.
  *
  * Source: the kernel's Documentation/virt/kvm/api.rst; each function names its ioctl.
  */
 #ifndef VMM_KVM_VM_H
 #define VMM_KVM_VM_H
 
+#include "jail/jail.h"
 #include "vmm/guest_memory.h"
 
 #include <linux/kvm.h>
@@ -51,6 +52,9 @@ _Static_assert(sizeof(struct kvm_vm_state) == 3 * 520 + 48, "stored layout");
 int kvm_vm_save(const struct kvm_vm *vm, struct kvm_vm_state *ret_state, const char **ret_step);
 int kvm_vm_restore(const struct kvm_vm *vm, const struct kvm_vm_state *state,
 		   const char **ret_step);
+
+/* What kvm_vm_save() calls. */
+extern const struct jail_syscall_set kvm_vm_save_calls;
 
 /* KVM_CREATE_VCPU; the descriptor is the caller's. */
 int kvm_vm_create_vcpu(const struct kvm_vm *vm, unsigned index);

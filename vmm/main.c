@@ -31,7 +31,7 @@
 #define EXIT_MATCHLOCK 125
 #define CONSOLE_KEPT_MAX (1024 * 1024)
 #define SPARE_DESCRIPTORS 64
-#define COMMON_DESCRIPTORS 5 /* that the command line may name, beside disks */
+#define COMMON_DESCRIPTORS 7 /* that the command line may name, beside disks */
 
 static const char *ending_name(enum ending ending)
 {
@@ -61,6 +61,12 @@ void daemon_end(struct vmm *vmm, enum ending ending, const char *details)
 		return;
 	vmm->ending = ending;
 	(void)escape_text(details, strlen(details), vmm->details, sizeof(vmm->details));
+}
+
+void daemon_close(int *fd)
+{
+	if (*fd >= 0)
+		close(steal_fd(fd));
 }
 
 void daemon_tell_control(struct vmm *vmm, const char *text)
@@ -241,7 +247,9 @@ static int lock(struct vmm *vmm, int directory)
 	};
 	const struct jail_spec spec = {
 		.component = DAEMON_COMPONENT,
-		.filter = &vmm_filters[form->filter],
+		.filter = &vmm_filters[vmm->options.machine.new_snapshot_fd < 0
+					       ? form->filter
+					       : form->storing_filter],
 		.scope_allowed = form->scope_allowed,
 		.rlimits = rlimits,
 		.rlimit_count = sizeof(rlimits) / sizeof(rlimits[0]),
@@ -343,10 +351,13 @@ static void release(struct vmm *vmm)
 /* Keeps what the command line names, and nothing else, of the caller's descriptors. */
 static int take_descriptors(const struct vmm_options *options)
 {
-	int fds[COMMON_DESCRIPTORS + VMM_DISKS_MAX] = { options->audit_fd, options->control_fd,
+	int fds[COMMON_DESCRIPTORS + VMM_DISKS_MAX] = { options->audit_fd,
+							options->control_fd,
 							options->console_fd,
 							options->machine.memory_fd,
-							options->machine.doorbell_fd };
+							options->machine.doorbell_fd,
+							options->machine.snapshot_fd,
+							options->machine.new_snapshot_fd };
 	const size_t count = COMMON_DESCRIPTORS + options->disk_count;
 
 	for (unsigned i = 0; i < options->disk_count; i++)

@@ -19,6 +19,8 @@ enum option_code {
 	OPTION_HUGE_PAGES,
 	OPTION_WINDOW,
 	OPTION_DOORBELL_FD,
+	OPTION_SNAPSHOT,
+	OPTION_NEW_SNAPSHOT,
 	OPTION_DISK,
 	OPTION_CID,
 	OPTION_SOCKET_BASE,
@@ -41,6 +43,8 @@ static const struct option long_options[] = {
 	{ "memory-fd", required_argument, NULL, OPTION_MEMORY_FD },
 	{ "window", required_argument, NULL, OPTION_WINDOW },
 	{ "doorbell-fd", required_argument, NULL, OPTION_DOORBELL_FD },
+	{ "snapshot", required_argument, NULL, OPTION_SNAPSHOT },
+	{ "new-snapshot", required_argument, NULL, OPTION_NEW_SNAPSHOT },
 	{ "disk", required_argument, NULL, OPTION_DISK },
 	{ "cid", required_argument, NULL, OPTION_CID },
 	{ "socket-base", required_argument, NULL, OPTION_SOCKET_BASE },
@@ -71,6 +75,12 @@ static const char usage[] =
 	"                          KVM, for the window alone\n"
 	"  --window ADDRESS:SIZE   part of it below 3 GiB that the guest's kernel leaves alone\n"
 	"  --doorbell-fd N         stream socket that takes what the guest writes to port 0xe9\n"
+	"  --snapshot FD           with KVM: a file to go on from, if it was written by this "
+	"program\n"
+	"                          for the same machine since the host was started; if not, boot\n"
+	"  --new-snapshot FD       with KVM: empty file for such a snapshot of a guest that "
+	"boots,\n"
+	"                          taken when the guest writes to port 0xea\n"
 	"  --disk FD[:ro][:serial=TEXT]\n"
 	"                          with KVM: a disk, which is the raw file FD; up to 8 times. The\n"
 	"                          serial has at most 20 letters, digits and ._-\n"
@@ -162,8 +172,13 @@ static bool take_disk(const char *text, struct vmm_options *options)
 /* Each disk's descriptor is closed once the disk is open, so it can be nothing else. */
 static bool disks_stand_alone(const struct vmm_options *options)
 {
-	const int others[] = { options->audit_fd, options->control_fd, options->console_fd,
-			       options->machine.memory_fd, options->machine.doorbell_fd };
+	const int others[] = { options->audit_fd,
+			       options->control_fd,
+			       options->console_fd,
+			       options->machine.memory_fd,
+			       options->machine.doorbell_fd,
+			       options->machine.snapshot_fd,
+			       options->machine.new_snapshot_fd };
 
 	for (unsigned i = 0; i < options->disk_count; i++) {
 		for (size_t j = 0; j < sizeof(others) / sizeof(others[0]); j++) {
@@ -210,6 +225,10 @@ static bool take_number(int code, const char *text, struct vmm_options *options)
 			options->machine.memory_fd = (int)value;
 		else if (code == OPTION_DOORBELL_FD)
 			options->machine.doorbell_fd = (int)value;
+		else if (code == OPTION_SNAPSHOT)
+			options->machine.snapshot_fd = (int)value;
+		else if (code == OPTION_NEW_SNAPSHOT)
+			options->machine.new_snapshot_fd = (int)value;
 		else if (code == OPTION_CONTROL_FD)
 			options->control_fd = (int)value;
 		else
@@ -232,6 +251,9 @@ static const char *missing_option(const struct vmm_options *options)
 		return "--memory for the whole --window";
 	if (options->machine.huge_pages && options->machine.memory_fd >= 0)
 		return "memory that --huge-pages and --memory-fd can both give";
+	if (options->machine.huge_pages &&
+	    (options->machine.snapshot_fd >= 0 || options->machine.new_snapshot_fd >= 0))
+		return "memory that can be stored, which --huge-pages is not,";
 	if (!disks_stand_alone(options))
 		return "a descriptor of its own for each --disk";
 	return options->cid == 0 ? "--cid" : NULL;
@@ -297,7 +319,12 @@ int vmm_options_parse(int argc, char **argv, struct vmm_options *ret_options, ch
 		      size_t size)
 {
 	struct vmm_options options = {
-		.machine = { .cpus = 1, .memory_mib = 512, .memory_fd = -1, .doorbell_fd = -1 },
+		.machine = { .cpus = 1,
+			     .memory_mib = 512,
+			     .memory_fd = -1,
+			     .doorbell_fd = -1,
+			     .snapshot_fd = -1,
+			     .new_snapshot_fd = -1 },
 		.engine = "auto",
 		.audit_fd = -1,
 		.control_fd = -1,

@@ -3,7 +3,8 @@
  *
  *     matchlock-vmm --engine auto|qemu|kvm --kernel FILE --initrd FILE [--append TEXT]
  *                   --cpus N --memory MIB [--huge-pages] [--memory-fd N] [--window ADDRESS:SIZE]
- *                   [--doorbell-fd N] [--disk FD[:ro][:serial=TEXT]]...
+ *                   [--doorbell-fd N] [--snapshot FD] [--new-snapshot FD]
+ *                   [--disk FD[:ro][:serial=TEXT]]...
  *                   --cid N --socket-base PATH
  *                   --audit-fd N --control-fd N --console-fd N [-q|-v|--debug]
  *

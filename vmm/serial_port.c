@@ -209,6 +209,23 @@ void serial_port_read(void *owner, uint64_t offset, uint8_t *data, size_t length
 	(void)pthread_mutex_unlock(&port->lock);
 }
 
+struct serial_port_state serial_port_save(struct serial_port *port)
+{
+	struct serial_port_state state;
+
+	(void)pthread_mutex_lock(&port->lock);
+	state = port->state;
+	(void)pthread_mutex_unlock(&port->lock);
+	return state;
+}
+
+void serial_port_restore(struct serial_port *port, const struct serial_port_state *state)
+{
+	(void)pthread_mutex_lock(&port->lock);
+	port->state = *state;
+	(void)pthread_mutex_unlock(&port->lock);
+}
+
 void serial_port_write(void *owner, uint64_t offset, const uint8_t *data, size_t length)
 {
 	struct serial_port *port = owner;

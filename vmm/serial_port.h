@@ -48,6 +48,10 @@ void serial_port_release(struct serial_port *port);
 void serial_port_read(void *port, uint64_t offset, uint8_t *data, size_t length);
 void serial_port_write(void *port, uint64_t offset, const uint8_t *data, size_t length);
 
+/* While no vCPU runs. */
+struct serial_port_state serial_port_save(struct serial_port *port);
+void serial_port_restore(struct serial_port *port, const struct serial_port_state *state);
+
 /* What a vCPU thread calls in here, beside jail_calls_process. */
 extern const struct jail_syscall_set serial_port_calls;
 

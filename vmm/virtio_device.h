@@ -73,6 +73,10 @@ struct virtio_device_operations {
 	 * -EPROTO after the driver broke a queue, having said how by needs_reset(): the device is
 	 * then not run before its queues were stopped. */
 	int (*run)(void *device);
+	/* Of a queue that runs, the index of the next chain to take, with which it can be started
+	 * again in another process; the guest does not run. -EBUSY while chains are taken and not
+	 * given back, or the device has more to remember than that. NULL: it cannot be stored. */
+	int (*position)(const void *device, unsigned queue, uint16_t *ret_index);
 };
 
 #endif

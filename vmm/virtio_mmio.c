@@ -30,6 +30,7 @@
 #include "vmm/virtio_mmio.h"
 
 #include "base/checked.h"
+#include "vmm/virtio_mmio_registers.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -47,47 +48,6 @@
 #define INTERRUPT_QUEUE 1u
 #define INTERRUPT_CONFIG 2u
 #define NO_SUCH_REGION UINT32_MAX
-
-/* Virtio 1.2, table 4.1. */
-enum mmio_register {
-	REGISTER_MAGIC = 0x00,
-	REGISTER_VERSION = 0x04,
-	REGISTER_DEVICE_ID = 0x08,
-	REGISTER_VENDOR = 0x0c,
-	REGISTER_DEVICE_FEATURES = 0x10,
-	REGISTER_DEVICE_FEATURES_SELECT = 0x14,
-	REGISTER_DRIVER_FEATURES = 0x20,
-	REGISTER_DRIVER_FEATURES_SELECT = 0x24,
-	REGISTER_QUEUE_SELECT = 0x30,
-	REGISTER_QUEUE_SIZE_MAX = 0x34,
-	REGISTER_QUEUE_SIZE = 0x38,
-	REGISTER_QUEUE_READY = 0x44,
-	REGISTER_QUEUE_NOTIFY = VIRTIO_MMIO_QUEUE_NOTIFY,
-	REGISTER_INTERRUPT_STATUS = 0x60,
-	REGISTER_INTERRUPT_ACK = 0x64,
-	REGISTER_STATUS = 0x70,
-	REGISTER_DESCRIPTORS_LOW = 0x80,
-	REGISTER_DESCRIPTORS_HIGH = 0x84,
-	REGISTER_AVAILABLE_LOW = 0x90,
-	REGISTER_AVAILABLE_HIGH = 0x94,
-	REGISTER_USED_LOW = 0xa0,
-	REGISTER_USED_HIGH = 0xa4,
-	REGISTER_REGION_LENGTH_LOW = 0xb0,
-	REGISTER_REGION_LENGTH_HIGH = 0xb4,
-	REGISTER_REGION_BASE_LOW = 0xb8,
-	REGISTER_REGION_BASE_HIGH = 0xbc,
-	REGISTER_CONFIG_GENERATION = 0xfc,
-};
-
-/* Virtio 1.2, section 2.1. */
-enum device_status {
-	STATUS_ACKNOWLEDGE = 1,
-	STATUS_DRIVER = 2,
-	STATUS_DRIVER_OK = 4,
-	STATUS_FEATURES_OK = 8,
-	STATUS_NEEDS_RESET = 64,
-	STATUS_FAILED = 128,
-};
 
 enum command {
 	COMMAND_NONE,
@@ -218,8 +178,9 @@ static void stop_queues(struct virtio_mmio *transport)
 		stop_queue(transport, i);
 }
 
-/* Reads the state without the lock: the command which is being carried out keeps writers away. */
-static void start_queues(struct virtio_mmio *transport)
+/* From `positions` on, or the beginning where that is NULL. Reads the state without the lock: the
+ * command which is being carried out keeps writers away. */
+static void start_queues(struct virtio_mmio *transport, const uint16_t *positions)
 {
 	const struct virtio_device_operations *operations = transport->setup.operations;
 	const struct virtio_mmio_state *state = &transport->state;
@@ -232,6 +193,7 @@ static void start_queues(struct virtio_mmio *transport)
 			.available = queue->available,
 			.used = queue->used,
 			.size = queue->size,
+			.next_available = positions ? positions[i] : 0,
 			.event_index = state->driver_features & VIRTIO_FEATURE_EVENT_INDEX,
 			.indirect = state->driver_features & VIRTIO_FEATURE_INDIRECT_DESC,
 		};
@@ -288,7 +250,7 @@ static void execute_command(struct virtio_mmio *transport)
 	pthread_mutex_unlock(&transport->lock);
 	switch (transport->command) {
 	case COMMAND_START:
-		start_queues(transport);
+		start_queues(transport, NULL);
 		break;
 	case COMMAND_STOP_QUEUE:
 		stop_queue(transport, transport->command_queue);
@@ -777,6 +739,57 @@ void virtio_mmio_stop(struct virtio_mmio *transport)
 	stop_queues(transport);
 	leave_loop(transport, transport->setup.operations->queue_count, true);
 	__atomic_store_n(&transport->state.interrupt_status, 0, __ATOMIC_RELEASE);
+}
+
+/* ---- storing (device thread) -------------------------------------------------------------------
+ */
+
+int virtio_mmio_save(struct virtio_mmio *transport, struct virtio_mmio_image *ret_image)
+{
+	const struct virtio_device_operations *operations = transport->setup.operations;
+	struct virtio_mmio_image image = { 0 };
+	int r = 0;
+
+	if (!operations->position)
+		return -ENOTSUP;
+	pthread_mutex_lock(&transport->lock);
+	image.registers = transport->state;
+	if (transport->command != COMMAND_NONE)
+		r = -EBUSY;
+	pthread_mutex_unlock(&transport->lock);
+	if (transport->broken)
+		r = -EPROTO;
+	for (unsigned i = 0; r == 0 && i < operations->queue_count; i++) {
+		if (transport->running[i])
+			r = operations->position(transport->setup.device, i, &image.positions[i]);
+	}
+	if (r < 0)
+		return r;
+	virtio_mmio_describe(operations, transport->setup.device, &image);
+	*ret_image = image;
+	return 0;
+}
+
+int virtio_mmio_restore(struct virtio_mmio *transport, const struct virtio_mmio_image *image)
+{
+	const struct virtio_device_operations *operations = transport->setup.operations;
+	struct virtio_mmio_image here = { 0 };
+
+	virtio_mmio_describe(operations, transport->setup.device, &here);
+	if (!operations->position || !virtio_mmio_same_device(&here, image) ||
+	    !virtio_mmio_registers_possible(operations, here.features, &image->registers))
+		return -EINVAL;
+	pthread_mutex_lock(&transport->lock);
+	transport->state = image->registers;
+	pthread_mutex_unlock(&transport->lock);
+	if (image->registers.status & STATUS_DRIVER_OK)
+		start_queues(transport, image->positions);
+	if (transport->broken)
+		return -EINVAL;
+	/* One too many does no harm. */
+	if (image->registers.interrupt_status)
+		transport->setup.interrupt(transport->setup.context);
+	return 0;
 }
 
 static bool any_queue_runs(const struct virtio_mmio *transport)

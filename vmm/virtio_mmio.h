@@ -29,6 +29,8 @@
 #define VIRTIO_MMIO_WINDOW 0x1000      /* bytes of guest physical addresses, page-aligned */
 #define VIRTIO_MMIO_QUEUE_NOTIFY 0x50u /* offset for ioeventfds */
 
+#define VIRTIO_MMIO_CONFIG_STORED 64 /* bytes */
+
 /* What the driver can change, as fixed-width fields so that it can be stored. */
 struct virtio_mmio_queue_state {
 	uint64_t descriptors;
@@ -53,6 +55,21 @@ struct virtio_mmio_state {
 };
 _Static_assert(sizeof(struct virtio_mmio_queue_state) == 32, "stored layout");
 _Static_assert(sizeof(struct virtio_mmio_state) == 40 + 32 * VIRTIO_DEVICE_QUEUES_MAX,
+	       "stored layout");
+
+/* A transport and its device as they are stored. The device itself is known by what the driver read
+ * of it: it must be the same where the driver goes on. */
+struct virtio_mmio_image {
+	struct virtio_mmio_state registers;
+	uint16_t positions[VIRTIO_DEVICE_QUEUES_MAX]; /* of queues that run: the next chain */
+	uint64_t features;
+	uint32_t device_id;
+	uint32_t queue_count;
+	uint8_t config[VIRTIO_MMIO_CONFIG_STORED]; /* the configuration space's beginning */
+};
+_Static_assert(sizeof(struct virtio_mmio_image) == sizeof(struct virtio_mmio_state) +
+							   2 * VIRTIO_DEVICE_QUEUES_MAX + 16 +
+							   VIRTIO_MMIO_CONFIG_STORED,
 	       "stored layout");
 
 struct virtio_mmio;
@@ -86,6 +103,14 @@ int virtio_mmio_start(struct virtio_mmio *transport, struct event_loop *loop);
 /* Stops the device's queues and releases vCPUs that wait. From now on every register reads as zero
  * and writes have no effect. Device thread; stopping twice does nothing. */
 void virtio_mmio_stop(struct virtio_mmio *transport);
+
+/* Reads what there is to store, on the device thread while no vCPU runs. 0; -EBUSY: something is in
+ * flight; -ENOTSUP for a device that cannot be stored, -EPROTO for one that its driver broke. */
+int virtio_mmio_save(struct virtio_mmio *transport, struct virtio_mmio_image *ret_image);
+/* Puts a fresh transport where a stored one was, before virtio_mmio_start(); what the image holds
+ * is checked as if a driver had written it. 0, or -EINVAL for an image that is of another device or
+ * of none that could be: the transport can only be freed then. */
+int virtio_mmio_restore(struct virtio_mmio *transport, const struct virtio_mmio_image *image);
 
 /* After each event_loop_run_once(): does what there is to do, bounded. Returns 0 when idle, 1 when
  * there is more to do at once, so that the loop must not sleep. A device whose queue the driver

@@ -93,6 +93,17 @@ static int run(void *device)
 	return r;
 }
 
+/* The event queue's buffers wait where they are. */
+static int position(const void *device, unsigned queue, uint16_t *ret_index)
+{
+	const struct virtio_vsock *vsock = device;
+
+	*ret_index = 0;
+	if (queue >= VSOCK_QUEUE_COUNT)
+		return 0;
+	return vsock_device_position(vsock->device, (enum vsock_queue)queue, ret_index);
+}
+
 const struct virtio_device_operations virtio_vsock_operations = {
 	.name = "vsock",
 	.id = VIRTIO_ID_VSOCK,
@@ -106,6 +117,7 @@ const struct virtio_device_operations virtio_vsock_operations = {
 	.stop = stop,
 	.kick = kick,
 	.run = run,
+	.position = position,
 };
 
 int virtio_vsock_new(const struct vsock_device_setup *setup, struct virtio_vsock **ret_vsock)

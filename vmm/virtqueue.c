@@ -110,6 +110,17 @@ int virtqueue_start(struct virtqueue *queue, const struct guest_memory *memory,
 	return 0;
 }
 
+int virtqueue_position(const struct virtqueue *queue, uint16_t *ret_index)
+{
+	const struct virtqueue_state *state = &queue->state;
+
+	if (queue->error || state->next_used != state->next_available ||
+	    state->published_used != state->next_used)
+		return -EBUSY;
+	*ret_index = state->next_available;
+	return 0;
+}
+
 /* Copies one descriptor out of a table of `count`; the copy is what is judged and used. */
 static bool fetch_descriptor(const struct virtqueue_descriptor *table, uint32_t count,
 			     uint32_t index, struct virtqueue_descriptor *ret_descriptor)

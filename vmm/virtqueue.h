@@ -81,6 +81,10 @@ struct virtqueue_layout {
 int virtqueue_start(struct virtqueue *queue, const struct guest_memory *memory,
 		    const struct virtqueue_layout *layout);
 
+/* The layout's next_available for a queue that goes on elsewhere: 0; -EBUSY when chains were taken
+ * that the driver was not told of as used, or the driver broke it. */
+int virtqueue_position(const struct virtqueue *queue, uint16_t *ret_index);
+
 /* Returns 1 with the next chain, 0 when there is none, -EPROTO on a violation. The parts point
  * into guest memory and are valid until that changes. */
 int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *ret_chain);

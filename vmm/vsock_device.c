@@ -402,6 +402,14 @@ uint16_t vsock_device_stop_queue(struct vsock_device *device, enum vsock_queue i
 	return device->queues[index].state.next_available;
 }
 
+int vsock_device_position(const struct vsock_device *device, enum vsock_queue index,
+			  uint16_t *ret_index)
+{
+	if (device->had_streams || device->reset_count > 0)
+		return -EBUSY;
+	return virtqueue_position(&device->queues[index], ret_index);
+}
+
 bool vsock_device_queue_runs(const struct vsock_device *device, enum vsock_queue index)
 {
 	return device->running[index];
@@ -457,6 +465,11 @@ void vsock_device_stream_readable(struct vsock_connection *connection, bool end,
 		return;
 	}
 	vsock_stream_ready(connection);
+}
+
+bool vsock_device_had_streams(const struct vsock_device *device)
+{
+	return device->had_streams;
 }
 
 size_t vsock_device_connection_count(const struct vsock_device *device)

@@ -81,6 +81,10 @@ int vsock_device_start_queue(struct vsock_device *device, enum vsock_queue index
 /* Stops a queue, giving every taken chain back, and drops all streams: a driver that stops a
  * queue has forgotten them. Returns the index to go on from. */
 uint16_t vsock_device_stop_queue(struct vsock_device *device, enum vsock_queue index);
+/* As virtio_device.h's position: -EBUSY also after the first stream, for streams end with this
+ * process, and a guest that spoke to anybody is not one that has just started. */
+int vsock_device_position(const struct vsock_device *device, enum vsock_queue index,
+			  uint16_t *ret_index);
 bool vsock_device_queue_runs(const struct vsock_device *device, enum vsock_queue index);
 /* The driver kicked a queue. */
 void vsock_device_kick(struct vsock_device *device, enum vsock_queue index);
@@ -103,6 +107,8 @@ void vsock_device_stream_readable(struct vsock_connection *connection, bool end,
 void vsock_device_stream_writable(struct vsock_connection *connection);
 /* Drops a connection at once, telling the guest by RST if it knows of it. May free it. */
 void vsock_device_abort(struct vsock_connection *connection);
+/* Whether there is or was a stream. */
+bool vsock_device_had_streams(const struct vsock_device *device);
 size_t vsock_device_connection_count(const struct vsock_device *device);
 
 #endif

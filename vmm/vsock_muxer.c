@@ -300,8 +300,10 @@ int vsock_muxer_new(struct event_loop *loop, const char *name, int listener,
 
 int vsock_muxer_start(struct vsock_muxer *muxer, struct vsock_device *device)
 {
+	const bool listens = muxer->device != NULL;
+
 	muxer->device = device;
-	return event_loop_add(muxer->loop, &muxer->listener, EPOLLIN);
+	return listens ? 0 : event_loop_add(muxer->loop, &muxer->listener, EPOLLIN);
 }
 
 int vsock_muxer_listener(const struct vsock_muxer *muxer)

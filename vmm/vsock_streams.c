@@ -78,6 +78,7 @@ struct vsock_connection *vsock_device_connection_new(struct vsock_device *device
 	connection->state = VSOCK_HANDSHAKE;
 	TAILQ_INSERT_TAIL(&device->all, connection, all);
 	device->connection_count++;
+	device->had_streams = true;
 	return connection;
 }
 

@@ -39,6 +39,7 @@ struct vsock_device {
 	struct connection_list all;
 	struct connection_list ready;
 	size_t connection_count;
+	bool had_streams;
 	size_t pending_bytes; /* capacity of all buffers that are allocated */
 	struct vsock_device_state state;
 	struct pending_reset resets[VSOCK_RESETS_MAX];

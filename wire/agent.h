@@ -37,6 +37,9 @@
 /* Likewise: how the machine is turned off, as PORT:BYTE, where a write to an I/O port does. Without
  * it the guest's kernel knows how. */
 #define AGENT_POWER_VARIABLE "matchlock_power"
+/* A port: the host stores the guest when a byte is written there, and later guests go on from it.
+ */
+#define AGENT_SNAPSHOT_VARIABLE "matchlock_snapshot"
 
 #define AGENT_HEADER_SIZE 8
 /* Largest payloads, in bytes. What the guest sends is small; an EXEC carries an environment. */

@@ -74,6 +74,10 @@ usage "an unknown key" "bad.yaml:2: memroy: unknown key; did you mean memory?" \
 usage "its directory is never mounted writable" "configuration directory" \
 	run -v "${config%/*}:/mnt" --dry-run -- true
 
+mkdir -p "$XDG_CACHE_HOME/matchlock/snapshots"
+usage "nor is the cache with kernels and stored guests" "from whose kernels and stored guests" \
+	run -v "$XDG_CACHE_HOME/matchlock/snapshots:/mnt" --dry-run -- true
+
 # ---- .matchlock.yaml
 printf 'version: 1\ndeny: ["*.pem"]\nreadonly: [/docs]\nmemory: 384m\nrollback_on_exit: true\n' >.matchlock.yaml
 run "$matchlock" run --workspace . --dry-run -- true

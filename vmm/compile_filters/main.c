@@ -16,6 +16,7 @@ static const struct {
 } sources[VMM_FILTERS] = {
 	[VMM_FILTER_CHILD] = { "child", child_calls },
 	[VMM_FILTER_IN_PROCESS] = { "in_process", in_process_calls },
+	[VMM_FILTER_STORING] = { "storing", storing_calls },
 	[VMM_FILTER_DEVICE_THREAD] = { "device_thread", device_thread_calls },
 	[VMM_FILTER_VCPU_THREAD] = { "vcpu_thread", vcpu_thread_calls },
 };

@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# Guests that go on from a snapshot: what `matchlock run` makes of them, what each has of its own, and
+# what becomes of files that do not fit.
+set -u
+# shellcheck source=tests/kvm/lib/guest.sh
+. tests/kvm/lib/guest.sh
+export XDG_RUNTIME_DIR=$work/runtime XDG_STATE_HOME=$work/state
+mkdir -m 700 "$XDG_RUNTIME_DIR"
+# On a disk of its own, with the kernels of the other.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/matchlock
+export XDG_CACHE_HOME=$work/cache
+mkdir -p "$work/cache/matchlock" "$work/tree"
+ln -s "$cache/kernel" "$work/cache/matchlock/kernel"
+snapshots=$work/cache/matchlock/snapshots
+
+run() { # ARGUMENT... -- COMMAND...
+	"$build/matchlock" run --engine kvm --verbose --workspace "$work/tree" "$@" 2>"$work/errors"
+}
+said() { # TEXT
+	grep -qF -- "$1" "$work/errors"
+}
+
+# ---- sessions ------------------------------------------------------------------------------------
+
+own='head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id'
+first=$(run -- sh -c "$own")
+ok "a session whose guest is stored" $?
+said "stored the guest for later starts" && [ "$(ls "$snapshots")" = "$(basename "$(echo "$snapshots"/*)")" ]
+ok "keeps it" $?
+same "for its user alone" "700 600" "$(stat -c %a "$snapshots" "$snapshots"/* | xargs)"
+began=$(date +%s)
+second=$(run -- sh -c "$own; date +%s; nproc; echo made >file")
+ok "the next goes on from it" $?
+said "going on from a snapshot"
+ok "and says so" $?
+read -r -d '' -a lines <<<"$(tail -n 2 <<<"$second")"
+[ "${lines[0]}" -ge "$began" ] && [ "${lines[0]}" -le "$(date +%s)" ] && [ "${lines[1]}" = 1 ]
+ok "with the right time" $?
+same "and the workspace" made "$(cat "$work/tree/file")"
+third=$(run -- sh -c "$own")
+same "three guests of one snapshot have random bytes and names of their own" "6 lines" \
+	"$(printf '%s\n' "$first" "$(head -n 2 <<<"$second")" "$third" | sort -u | wc -l) lines"
+# A guest's root may write where guest-init had it stored.
+cat >"$work/port.c" <<'C'
+#include <stdio.h>
+#include <sys/io.h>
+
+int main(void)
+{
+	if (ioperm(0xea, 1, 1) != 0)
+		return 1;
+	outb(1, 0xea);
+	return puts("written") < 0;
+}
+C
+gcc -O2 -static -o "$work/tree/port" "$work/port.c"
+before=$(sha256sum "$snapshots"/*)
+same "a guest that writes to the port of storing" written "$(run --user 0 -- ./port)"
+same "stores nothing" "$before" "$(sha256sum "$snapshots"/*)"
+run --cpus 2 --memory 1g -- nproc >/dev/null
+same "another machine has another snapshot" 2 "$(find "$snapshots" -type f | wc -l)"
+same "from which all its processors run" 2 "$(run --cpus 2 --memory 1g -- nproc)"
+said "going on from a snapshot"
+ok "(it went on)" $?
+run --no-snapshot -- true && ! said "going on from a snapshot" && ! said "stored the guest"
+ok "--no-snapshot boots, and stores nothing" $?
+
+
+# ---- files that do not fit -----------------------------------------------------------------------
+
+python3 tests/kvm/lib/spoil_snapshot.py wrecked "$snapshots"/*-1-*
+same "one whose memory is wrecked starts once more, and boots" made "$(run -- cat file)"
+said "the guest did not go on from its snapshot" && ! said "stored the guest"
+ok "with a warning" $?
+same "and is not met again" 0 "$(find "$snapshots" -name '*-1-*' | wc -l)"
+
+# A guest that is asked to be stored, and what is left of that in its VMM while it runs. With an empty
+# variable guest-init does not know of it, and dials at once.
+running() { # TELLS OPTION...
+	local pid
+	: >"$work/snapshot"
+	exec 8<>"$work/snapshot"
+	controlled=1 boot --memory 128 --new-snapshot 8 "${@:2}" -- \
+		/busybox sh -c 'echo up; while :; do /busybox sleep 1; done' >"$work/out" &
+	runner=$!
+	exec 8<&-
+	until grep -q up "$work/out"; do sleep 0.1; done
+	exec 4<>"$work/orders"
+	pid=$(pgrep -P "$(pgrep -P "$(cat "$work/starter")" python3)" matchlock-vmm)
+	same "a guest that is $1: its VMM has no descriptor of the file" "" \
+		"$(find "/proc/$pid/fd" -lname "$work/snapshot" 2>/dev/null)"
+	# The lock's own filter, and the thread's.
+	same "and its threads are locked as any other's" "2 2" \
+		"$(awk '$1 == "Seccomp_filters:" { print $2 }' "/proc/$pid"/task/*/status | xargs)"
+	same "(it is $1)" "$1" "$(grep -qx stored "$work/answers" || echo "not ")stored"
+	echo stop >&4
+	exec 4>&-
+	wait "$runner"
+}
+running "not stored" --append matchlock_snapshot=
+grep -q 'could not be stored for later starts: the guest has opened a stream before' "$work/vmm-log" &&
+	[ ! -s "$work/snapshot" ]
+ok "which is told, and the file is empty" $?
+running stored
+cp "$work/snapshot" "$work/good"
+
+# Answers by whether the guest went on, and has a right shell all the same.
+starts_with() { # MEMORY
+	exec 7<"$work/snapshot"
+	boot --memory "$1" --snapshot 7 -- /busybox echo works >"$work/out"
+	exec 7<&-
+	if grep -q 'going on from a snapshot' "$work/vmm-log"; then
+		echo "restored $(cat "$work/out")"
+	else
+		echo "booted $(cat "$work/out")$(sed -n 's/.*starting afresh: /: /p' "$work/vmm-log")"
+	fi
+}
+same "the file as it was" "restored works" "$(starts_with 128)"
+same "on a machine with other memory" "booted works: the snapshot is of another machine" "$(starts_with 256)"
+# The rest of these is tests/unit/snapshot_test.c's; in the long form they are all here.
+unreadable="cut noise" others=identity
+[ -z "${MATCHLOCK_LONG:-}" ] || unreadable="empty cut longer magic processors devices runs bytes noise" others="memory identity"
+for how in $unreadable; do
+	cp "$work/good" "$work/snapshot"
+	python3 tests/kvm/lib/spoil_snapshot.py "$how" "$work/snapshot"
+	[[ "$(starts_with 128)" == "booted works: the snapshot cannot be read: "* ]]
+	ok "a file that is spoilt: $how" $?
+done
+for how in $others; do
+	cp "$work/good" "$work/snapshot"
+	python3 tests/kvm/lib/spoil_snapshot.py "$how" "$work/snapshot"
+	same "one of another: $how" "booted works: the snapshot is of another machine" "$(starts_with 128)"
+done
+finish
