@@ -59,8 +59,8 @@ static void machine_stored(void *observer, int error, const char *step)
 	if (r < 0) {
 		daemon_end(vmm, ENGINE_FAILED, "the device thread could not be locked");
 	} else if (error < 0) {
-		log_warning("the guest could not be stored for later starts: %s: %s", step,
-			    strerror(-error));
+		log_info("the guest could not be stored for later starts: %s: %s", step,
+			 strerror(-error));
 	} else {
 		daemon_tell_control(vmm, "stored");
 		audit_channel_notice(&vmm->audit, "engine", "stored the guest for later starts");
@@ -199,6 +199,11 @@ static int prepare(struct vmm *vmm)
 	char why[ENGINE_TEXT_MAX] = "";
 	int r;
 
+	/* Disks are not stored. */
+	if (vmm->options.disk_count > 0 || !kvm_engine_can_store(&vmm->options.machine)) {
+		daemon_close(&vmm->options.machine.snapshot_fd);
+		daemon_close(&vmm->options.machine.new_snapshot_fd);
+	}
 	if (vmm->options.machine.snapshot_fd >= 0 && make_from_snapshot(vmm))
 		return 0;
 	r = make_machine(vmm, why, sizeof(why));

@@ -491,6 +491,13 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 	return r;
 }
 
+bool kvm_engine_can_store(const struct engine_config *config)
+{
+	char identity[SNAPSHOT_IDENTITY_MAX];
+
+	return kvm_snapshot_identity(config, "", identity) == 0;
+}
+
 int kvm_engine_open(const struct engine_config *config, const struct kvm_engine_observer *observer,
 		    struct kvm_machine **ret_engine, char *why, size_t size)
 {

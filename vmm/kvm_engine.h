@@ -50,6 +50,8 @@ struct kvm_engine_observer {
 
 struct kvm_machine;
 
+/* Whether a snapshot could be told from those of other machines; without that there are none. */
+bool kvm_engine_can_store(const struct engine_config *config);
 /* Returns 0, or a negative errno with an explanation. The observer is copied. */
 int kvm_engine_open(const struct engine_config *config, const struct kvm_engine_observer *observer,
 		    struct kvm_machine **ret_engine, char *why, size_t size);

@@ -66,6 +66,26 @@ run --no-snapshot -- true && ! said "going on from a snapshot" && ! said "stored
 ok "--no-snapshot boots, and stores nothing" $?
 
 
+# ---- many in a row -------------------------------------------------------------------------------
+
+# Each with a file that is written and read back, on one, two and four processors.
+starts=3
+[ -z "${MATCHLOCK_LONG:-}" ] || starts=99
+good=0
+began=$SECONDS
+for ((i = 0; i < starts; i++)); do
+	processors=$((1 << i % 3))
+	out=$(run --cpus "$processors" --memory 512m -- sh -c "nproc; echo $i >counter; cat counter")
+	if [ "$out" = "$processors"$'\n'"$i" ] && { [ "$i" -lt 3 ] || said "going on from a snapshot"; }; then
+		good=$((good + 1))
+	else
+		echo "# start $i: \"$out\""
+		sed 's/^/# /' "$work/errors"
+	fi
+done
+same "$starts starts in a row, the first three of which are stored" "$starts" "$good"
+echo "# $(((SECONDS - began) * 1000 / starts)) ms each"
+
 # ---- files that do not fit -----------------------------------------------------------------------
 
 python3 tests/kvm/lib/spoil_snapshot.py wrecked "$snapshots"/*-1-*
@@ -101,6 +121,10 @@ running "not stored" --append matchlock_snapshot=
 grep -q 'could not be stored for later starts: the guest has opened a stream before' "$work/vmm-log" &&
 	[ ! -s "$work/snapshot" ]
 ok "which is told, and the file is empty" $?
+truncate -s 1M "$work/disk"
+exec 9<>"$work/disk"
+running "not stored" --disk 9
+exec 9>&-
 running stored
 cp "$work/snapshot" "$work/good"
 
