@@ -44,7 +44,7 @@ _matchlock_run() {
 		mapfile -t COMPREPLY < <(compgen -W "--workspace --rollback-on-exit --keep-on-success
 			--image --interactive --tty --env --env-file --workdir --user --cpus --memory
 			--timeout --engine --policy --allow-write --volume --name --dry-run --json
-			--quiet --verbose --debug --config --no-config --no-rollback-on-exit
+			--quiet --verbose --debug --config --no-config --no-snapshot --no-rollback-on-exit
 			--no-keep-on-success --no-timeout --no-policy --no-quiet --allow-host --allow-all-hosts
 			--passthrough --publish --secret --canary --add-host --upstream-proxy --upstream-ca
 			--no-network --help --" -- "$current")
