@@ -13,9 +13,8 @@
 #include <unistd.h>
 
 #define DAY_SECONDS (24 * 60 * 60)
-#define FRESH_SECONDS                                                                              \
-	(10 * 60) /* nobody's boot takes so long: left over by one that was killed                 \
-		   */
+/* Nobody's boot takes so long: it was left over by a session that was killed. */
+#define FRESH_SECONDS (10 * 60)
 
 static int open_directory(const struct paths *paths)
 {
