@@ -32,6 +32,27 @@ ssize_t read_full(int fd, void *buffer, size_t length)
 	return (ssize_t)done;
 }
 
+int pread_full(int fd, void *buffer, size_t length, uint64_t offset)
+{
+	char *target = buffer;
+
+	while (length > 0) {
+		ssize_t count = pread(fd, target, length, (off_t)offset);
+
+		if (count == 0)
+			return -ENODATA;
+		if (count < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		target += count;
+		offset += (uint64_t)count;
+		length -= (size_t)count;
+	}
+	return 0;
+}
+
 int write_full(int fd, const void *buffer, size_t length)
 {
 	const char *source = buffer;

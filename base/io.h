@@ -7,10 +7,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Reads until `length` bytes or end of file. Returns the count, or a negative errno. */
 ssize_t read_full(int fd, void *buffer, size_t length);
+/* Reads all of `length` bytes at `offset`. Returns 0, -ENODATA when the file ends before, or
+ * another negative errno. */
+int pread_full(int fd, void *buffer, size_t length, uint64_t offset);
 /* Writes all of `buffer`. Returns 0 or a negative errno. */
 int write_full(int fd, const void *buffer, size_t length);
 /* Reads a whole file of at most `limit` bytes into a fresh NUL-terminated block that the caller

@@ -581,9 +581,11 @@ static int wait_phase(struct agent_client *client, enum phase phase, int abort_f
 		uint64_t now = clock_now_ms();
 		int result;
 
-		if (now >= deadline)
-			return broke(client, -ETIMEDOUT, "the guest did not %s within %d seconds",
-				     what, timeout_ms / 1000);
+		if (now >= deadline) {
+			snprintf(client->error, sizeof(client->error),
+				 "the guest did not %s within %d seconds", what, timeout_ms / 1000);
+			return -ETIMEDOUT;
+		}
 		result = agent_client_turn(client, &extra, 1, (int)(deadline - now));
 		if (result < 0)
 			return result;

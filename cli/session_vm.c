@@ -21,6 +21,8 @@
 
 /* An emulated guest on a busy host takes long; one that hangs should still end some day. */
 #define READY_TIMEOUT_MS 180000
+/* One that goes on from a snapshot needs a part of a second, and there is another way. */
+#define GO_ON_TIMEOUT_MS 20000
 #define CONFIGURE_TIMEOUT_MS 120000
 #define POWER_OFF_TIMEOUT_MS 20000
 #define FILES_TIMEOUT_MS 120000 /* the undo log's last fsync */
@@ -115,11 +117,15 @@ static int start_vmm(struct session_vm *vm, const struct plan *plan,
 	argument_number(&arguments, "--control-fd", control_fd);
 	argument_number(&arguments, "--console-fd", console_fd);
 	add_snapshot(vm, engine, &arguments);
-	return child_start_daemon(
-		&vm->vmm, paths, "matchlock-vmm", &arguments, verbosity_flags[options->verbosity],
-		(const int[]){ vm->vmm_audit, control_fd, console_fd, memory->fd,
-			       memory->doorbell_engine, vm->snapshot.stored, vm->snapshot.fresh },
-		7, problem);
+
+	const int kept[] = {
+		vm->vmm_audit,		 control_fd,	      console_fd,	 memory->fd,
+		memory->doorbell_engine, vm->snapshot.stored, vm->snapshot.fresh
+	};
+
+	return child_start_daemon(&vm->vmm, paths, "matchlock-vmm", &arguments,
+				  verbosity_flags[options->verbosity], kept, ARRAY_LENGTH(kept),
+				  problem);
 }
 
 static int start_fsserver(struct session_vm *vm, const struct run_options *options,
@@ -519,6 +525,14 @@ static int make_client(struct session_vm *vm, int *control_listen, int *stream_l
 	return 0;
 }
 
+/* Ends the VM from outside, whatever the guest does. */
+static void end_vmm(struct session_vm *vm)
+{
+	close_and_forget(&vm->vmm_control);
+	if (!child_wait(&vm->vmm, 2000))
+		child_kill(&vm->vmm);
+}
+
 /* What a guest that did not come up is tried with next: the engine, or NULL when the session has
  * failed. */
 static const char *next_engine(struct session_vm *vm, const struct plan *plan)
@@ -581,6 +595,27 @@ static void settle_snapshot(struct session_vm *vm, int error)
 		start_snapshot_drop(&vm->snapshot);
 }
 
+/* As agent_client_wait_ready(). A guest that went on from a snapshot and does nothing counts as one
+ * that ended. */
+static int await_ready(struct session_vm *vm, struct agent_client_ready *ret_ready)
+{
+	bool may_go_on = vm->snapshot.stored >= 0;
+	int error =
+		agent_client_wait_ready(vm->client, vm->watch_fd,
+					may_go_on ? GO_ON_TIMEOUT_MS : READY_TIMEOUT_MS, ret_ready);
+
+	if (error != -ETIMEDOUT || !may_go_on)
+		return error;
+	read_vmm_control(vm);
+	if (!vm->restored)
+		return agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS,
+					       ret_ready);
+	snprintf(vm->vmm_end, sizeof(vm->vmm_end), "nothing was heard of it for %d s",
+		 GO_ON_TIMEOUT_MS / 1000);
+	end_vmm(vm);
+	return -ECONNRESET;
+}
+
 static int await_guest(struct session_vm *vm, const struct plan *plan,
 		       const struct run_options *options, const struct paths *paths,
 		       const struct guest_kernel *kernel, struct session_record *record,
@@ -594,13 +629,13 @@ static int await_guest(struct session_vm *vm, const struct plan *plan,
 	vm->spare_stream_listen = fcntl(vm->files.stream_listen, F_DUPFD_CLOEXEC, 0);
 	if (make_client(vm, &vm->files.control_listen, &vm->files.stream_listen, problem) < 0)
 		return -1;
-	error = agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS, &ready);
+	error = await_ready(vm, &ready);
 	settle_snapshot(vm, error);
 	engine = error == -ECONNRESET ? next_engine(vm, plan) : NULL;
 	if (engine) {
 		if (start_again(vm, plan, options, paths, kernel, engine, record, problem) < 0)
 			return -1;
-		error = agent_client_wait_ready(vm->client, vm->watch_fd, READY_TIMEOUT_MS, &ready);
+		error = await_ready(vm, &ready);
 	}
 	drop_spares(vm);
 	if (error < 0)
@@ -701,9 +736,7 @@ static void stop_guest(struct session_vm *vm, bool orderly)
 		if (orderly)
 			log_warning("the guest did not power off within %d s and is stopped",
 				    POWER_OFF_TIMEOUT_MS / 1000);
-		close_and_forget(&vm->vmm_control);
-		if (!child_wait(&vm->vmm, 2000))
-			child_kill(&vm->vmm);
+		end_vmm(vm);
 	}
 }
 

@@ -14,7 +14,7 @@
  *
  * KVM may fail at what its probe did not try. If that happens with `--engine auto` before the guest
  * is ready, the same session starts once more in software. A guest that went on from a snapshot and
- * ends before it is ready is started once more, too, and boots.
+ * ends before it is ready, or is not heard of within 20 s, is started once more, too, and boots.
  *
  * The broker, matchlock-proxy, is there only when a network was asked for.
  *

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -130,22 +131,6 @@ int guest_ram_map_huge(const struct guest_ram_layout *layout, struct guest_memor
 	return r;
 }
 
-static int read_fully(int fd, uint64_t offset, uint8_t *target, uint64_t length)
-{
-	while (length > 0) {
-		ssize_t count = pread(fd, target, (size_t)length, (off_t)offset);
-
-		if (count < 0 && errno == EINTR)
-			continue;
-		if (count <= 0)
-			return count < 0 ? -errno : -ENODATA;
-		target += count;
-		offset += (uint64_t)count;
-		length -= (uint64_t)count;
-	}
-	return 0;
-}
-
 /* The first bytes that the file stores in `offset` to `end`; none, where ret_start is `end`. A file
  * system that knows no holes says that all is stored. */
 static int find_stored(int fd, uint64_t offset, uint64_t end, uint64_t *ret_start,
@@ -187,7 +172,8 @@ int guest_ram_place(const struct guest_memory *memory, int fd, uint64_t offset,
 	for (uint64_t at = offset; r == 0 && at < end; at = stored_end) {
 		r = find_stored(fd, at, end, &stored, &stored_end);
 		if (r == 0)
-			r = read_fully(fd, stored, target + (stored - offset), stored_end - stored);
+			r = pread_full(fd, target + (stored - offset),
+				       (size_t)(stored_end - stored), stored);
 	}
 	return r;
 }

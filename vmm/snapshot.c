@@ -10,6 +10,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/io.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -168,22 +169,11 @@ int snapshot_write(int fd, struct snapshot_state *state, const struct guest_memo
 /* ---- reading -----------------------------------------------------------------------------------
  */
 
-static int read_fully(int fd, void *target, size_t length, uint64_t offset)
+static int read_part(int fd, void *target, size_t length, uint64_t offset)
 {
-	uint8_t *bytes = target;
+	int r = pread_full(fd, target, length, offset);
 
-	while (length > 0) {
-		ssize_t count = pread(fd, bytes, length, (off_t)offset);
-
-		if (count < 0 && errno == EINTR)
-			continue;
-		if (count <= 0)
-			return count < 0 ? -errno : -EINVAL;
-		bytes += count;
-		offset += (uint64_t)count;
-		length -= (size_t)count;
-	}
-	return 0;
+	return r == -ENODATA ? -EINVAL : r;
 }
 
 static bool counts_possible(const struct snapshot_state *state, uint64_t file_length)
@@ -206,12 +196,12 @@ int snapshot_read_state(int fd, struct snapshot_state *ret_state)
 		return -errno;
 	if (status.st_size == 0)
 		return -ENODATA;
-	r = read_fully(fd, ret_state, fixed, 0);
+	r = read_part(fd, ret_state, fixed, 0);
 	if (r < 0)
 		return r;
 	if (!counts_possible(ret_state, (uint64_t)status.st_size))
 		return -EINVAL;
-	return read_fully(fd, ret_state->processors, state_length(ret_state) - fixed, fixed);
+	return read_part(fd, ret_state->processors, state_length(ret_state) - fixed, fixed);
 }
 
 static bool in_private_memory(const struct guest_memory *memory, const struct run *run)
@@ -238,13 +228,13 @@ int snapshot_read_memory(int fd, const struct snapshot_state *state,
 
 	if (!runs)
 		return -ENOMEM;
-	r = read_fully(fd, runs, count * sizeof(*runs), state_length(state));
+	r = read_part(fd, runs, count * sizeof(*runs), state_length(state));
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		if (runs[i].length == 0 || runs[i].length > left ||
 		    !in_private_memory(memory, &runs[i]))
 			return -EINVAL;
-		r = read_fully(fd, gpa_range(memory, runs[i].address, runs[i].length),
-			       (size_t)runs[i].length, offset);
+		r = read_part(fd, gpa_range(memory, runs[i].address, runs[i].length),
+			      (size_t)runs[i].length, offset);
 		offset += runs[i].length;
 		left -= runs[i].length;
 	}

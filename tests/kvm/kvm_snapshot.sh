@@ -95,6 +95,33 @@ said "the guest did not go on from its snapshot" && ! said "stored the guest"
 ok "with a warning" $?
 same "and is not met again" 0 "$(find "$snapshots" -name '*-1-512m' | wc -l)"
 
+# One whose processor sleeps with interrupts off: it goes on, and nothing is ever heard of it.
+cat >"$work/halt.c" <<'C'
+#include "vmm/snapshot.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+int main(int count, char **arguments)
+{
+	const off_t place = offsetof(struct snapshot_state, processors);
+	int fd = open(arguments[count - 1], O_RDWR);
+	struct kvm_cpu_state cpu;
+
+	if (pread(fd, &cpu, sizeof(cpu), place) != sizeof(cpu))
+		return 1;
+	cpu.activity.mp_state = KVM_MP_STATE_HALTED;
+	cpu.general.rflags &= ~UINT64_C(0x200);
+	return pwrite(fd, &cpu, sizeof(cpu), place) != sizeof(cpu);
+}
+C
+gcc -D_GNU_SOURCE -I. -o "$work/halt" "$work/halt.c"
+run "${wrecked[@]}" -- true && "$work/halt" "$snapshots"/*-1-512m
+same "one that hangs is given up, and booted" made "$(run "${wrecked[@]}" -- cat file)"
+said "the guest did not go on from its snapshot (nothing was heard of it for 20 s)"
+ok "with a warning" $?
+same "and is not met again" 0 "$(find "$snapshots" -name '*-1-512m' | wc -l)"
+
 # A guest that is asked to be stored, and what is left of that in its VMM while it runs. With an empty
 # variable guest-init does not know of it, and dials at once.
 running() { # TELLS OPTION...

@@ -56,6 +56,22 @@ START_TEST(errors_are_negative)
 }
 END_TEST
 
+START_TEST(a_part_of_a_file_is_read_whole_or_not_at_all)
+{
+	cleanup_fd int fd = memfd_create("io-test", MFD_CLOEXEC);
+	char part[4] = "";
+
+	ck_assert_int_eq(write_full(fd, "0123456789", 10), 0);
+	ck_assert_int_eq(pread_full(fd, part, 3, 7), 0);
+	ck_assert_str_eq(part, "789");
+	ck_assert_int_eq(pread_full(fd, part, 3, 8), -ENODATA);
+	ck_assert_int_eq(pread_full(fd, part, 1, 10), -ENODATA);
+	ck_assert_int_eq(pread_full(fd, part, 0, 10), 0);
+	ck_assert_int_eq(pread_full(fd, part, 1, UINT64_MAX), -EINVAL);
+	ck_assert_int_eq(pread_full(-1, part, 1, 0), -EBADF);
+}
+END_TEST
+
 static int file_of(size_t length)
 {
 	int fd = memfd_create("io-test", MFD_CLOEXEC);
@@ -194,6 +210,7 @@ int main(void)
 
 	tcase_add_test(tests, whole_reads_and_writes_pass_a_small_pipe);
 	tcase_add_test(tests, errors_are_negative);
+	tcase_add_test(tests, a_part_of_a_file_is_read_whole_or_not_at_all);
 	tcase_add_test(tests, files_are_read_up_to_the_limit);
 	tcase_add_test(tests, flags_are_set_and_taken_back);
 	tcase_add_test(tests, descriptors_travel);
