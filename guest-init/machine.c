@@ -3,7 +3,6 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
@@ -29,8 +28,6 @@
 /* Where nobody listens the host refuses at once; a host that is busy is waited for. The kernel's
  * own limit is two seconds. */
 #define CONNECT_SECONDS 60
-
-#define PROCESSORS "/sys/devices/system/cpu"
 
 int machine_dial(unsigned port)
 {
@@ -90,16 +87,13 @@ static int add_entropy(const struct agent_config *config)
 	return result;
 }
 
+/* Any socket will do for this, and one of the Unix domain takes the shortest way to it. */
 int machine_bring_up_loopback(struct failure *failure)
 {
-	struct ifreq request = { .ifr_name = "lo" };
-	cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int result = fd < 0 ? fd : ioctl(fd, SIOCGIFFLAGS, &request);
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	cleanup_fd int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
-	if (result == 0)
-		result = ioctl(fd, SIOCSIFFLAGS, &request);
-	if (result < 0)
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
 		return failure_set(failure, "network", errno, "cannot bring up loopback");
 	return 0;
 }
@@ -123,39 +117,23 @@ int machine_configure(const struct agent_config *config, struct failure *failure
 	return 0;
 }
 
-static int start_processor(unsigned number, struct failure *failure)
-{
-	char path[64], state = '1';
-	cleanup_fd int fd = -1;
-
-	(void)snprintf(path, sizeof(path), PROCESSORS "/cpu%u/online", number);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT) /* the first, which cannot be stopped */
-		return 0;
-	if (fd < 0 || pread(fd, &state, 1, 0) != 1 || (state == '0' && pwrite(fd, "1", 1, 0) != 1))
-		return failure_set(failure, "processors", errno, "cannot start processor %u",
-				   number);
-	return 0;
-}
-
-/* In the directory's order, which does not matter. */
+/* They have numbers without a gap, and only the first, which cannot be stopped, has no such file.
+ */
 int machine_start_processors(struct failure *failure)
 {
-	DIR *directory = opendir(PROCESSORS);
-	struct dirent *entry;
-	int result = 0;
+	for (unsigned number = 1;; number++) {
+		char path[64], state = '1';
+		cleanup_fd int fd = -1;
 
-	if (!directory)
-		return failure_set(failure, "processors", errno, "cannot read " PROCESSORS);
-	while (result == 0 && (entry = readdir(directory)) != NULL) {
-		unsigned number;
-		char rest;
-
-		if (sscanf(entry->d_name, "cpu%u%c", &number, &rest) == 1)
-			result = start_processor(number, failure);
+		(void)snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/online", number);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT)
+			return 0;
+		if (fd < 0 || pread(fd, &state, 1, 0) != 1 ||
+		    (state == '0' && pwrite(fd, "1", 1, 0) != 1))
+			return failure_set(failure, "processors", errno,
+					   "cannot start processor %u", number);
 	}
-	closedir(directory);
-	return result;
 }
 
 /* A port of the kernel's command line; 0: none, or not for us to write to. */

@@ -95,8 +95,8 @@ said "the guest did not go on from its snapshot" && ! said "stored the guest"
 ok "with a warning" $?
 same "and is not met again" 0 "$(find "$snapshots" -name '*-1-512m' | wc -l)"
 
-# One whose processor sleeps with interrupts off: it goes on, and nothing is ever heard of it.
-cat >"$work/halt.c" <<'C'
+# One whose local APIC is off: it goes on until it waits for the host, and is never interrupted again.
+cat >"$work/deafen.c" <<'C'
 #include "vmm/snapshot.h"
 
 #include <fcntl.h>
@@ -110,13 +110,13 @@ int main(int count, char **arguments)
 
 	if (pread(fd, &cpu, sizeof(cpu), place) != sizeof(cpu))
 		return 1;
-	cpu.activity.mp_state = KVM_MP_STATE_HALTED;
-	cpu.general.rflags &= ~UINT64_C(0x200);
+	cpu.local_apic.regs[0xf1] &= ~1; /* the spurious interrupt register's bit 8 */
 	return pwrite(fd, &cpu, sizeof(cpu), place) != sizeof(cpu);
 }
 C
-gcc -D_GNU_SOURCE -I. -o "$work/halt" "$work/halt.c"
-run "${wrecked[@]}" -- true && "$work/halt" "$snapshots"/*-1-512m
+gcc -D_GNU_SOURCE -I. -o "$work/deafen" "$work/deafen.c"
+run "${wrecked[@]}" -- true && "$work/deafen" "$snapshots"/*-1-512m
+ok "(a guest is stored again, and spoilt)" $?
 same "one that hangs is given up, and booted" made "$(run "${wrecked[@]}" -- cat file)"
 said "the guest did not go on from its snapshot (nothing was heard of it for 20 s)"
 ok "with a warning" $?
