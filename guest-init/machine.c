@@ -117,8 +117,7 @@ int machine_configure(const struct agent_config *config, struct failure *failure
 	return 0;
 }
 
-/* They have numbers without a gap, and only the first, which cannot be stopped, has no such file.
- */
+/* Their numbers have no gap; the first cannot be stopped, and has no such file. */
 int machine_start_processors(struct failure *failure)
 {
 	for (unsigned number = 1;; number++) {
