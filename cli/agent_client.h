@@ -47,9 +47,9 @@ void agent_client_destroy(struct agent_client *client);
 /*
  * Wait for READY, or send CONFIG and wait for CONFIGURED. `abort_fd` (or -1) is any descriptor
  * that becomes readable or hung up when the VM is gone: a pidfd, or a pipe's end.
- * -ETIMEDOUT (the guest may still become ready, and be waited for again), -ECONNRESET (the VM is
- * gone, or the guest hung up), -EPROTO (the guest broke the protocol, or speaks another version),
- * -EREMOTEIO (the guest reported FAILED: its stage, errno and text are in the error text).
+ * -ETIMEDOUT (READY may still come, and be waited for again), -ECONNRESET (the VM is gone, or the
+ * guest hung up), -EPROTO (the guest broke the protocol, or speaks another version), -EREMOTEIO
+ * (the guest reported FAILED: its stage, errno and text are in the error text).
  */
 int agent_client_wait_ready(struct agent_client *client, int abort_fd, int timeout_ms,
 			    struct agent_client_ready *ret_ready);
