@@ -653,9 +653,9 @@ START_TEST(a_guest_that_does_not_read_stops_the_server)
 	sent = peer_fill(&world, &server, ENDLESS);
 	ck_assert_uint_lt(sent, PILE_MAX);
 	ck_assert_uint_lt(byte_buffer_length(&codec.output), 262144);
-	/* It goes on as soon as the guest does. */
-	peer_forget(&guest);
-	WORLD_UNTIL(&world, (more = peer_fill(&world, &server, ENDLESS - sent)) > 0);
+	/* It goes on as soon as the guest does; reading once need not reopen TCP's window. */
+	WORLD_UNTIL(&world,
+		    (peer_forget(&guest), (more = peer_fill(&world, &server, ENDLESS - sent)) > 0));
 	ck_assert_uint_lt(more, PILE_MAX);
 	ck_assert_uint_eq(outcome_count, 0);
 }
