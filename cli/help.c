@@ -85,6 +85,7 @@ static const char run_help[] =
 	"The machine\n"
 	"  --cpus N, --memory SIZE  such as 2 and 4g\n"
 	"  --engine auto|kvm|qemu   what runs it (default: auto)\n"
+	"  --huge-pages             with KVM: memory from the host's reserved huge pages\n"
 	"  --no-snapshot            with KVM: boot it, where it would go on from one that has "
 	"booted\n"
 	"\n"

@@ -34,6 +34,7 @@ enum long_only {
 	OPTION_NO_POLICY,
 	OPTION_NO_QUIET,
 	OPTION_NO_SNAPSHOT,
+	OPTION_HUGE_PAGES,
 	OPTION_ALLOW_HOST,
 	OPTION_ALLOW_ALL_HOSTS,
 	OPTION_NO_NETWORK,
@@ -58,6 +59,7 @@ static const struct option run_long_options[] = {
 	{ "user", required_argument, NULL, 'u' },
 	{ "cpus", required_argument, NULL, OPTION_CPUS },
 	{ "memory", required_argument, NULL, OPTION_MEMORY },
+	{ "huge-pages", no_argument, NULL, OPTION_HUGE_PAGES },
 	{ "timeout", required_argument, NULL, OPTION_TIMEOUT },
 	{ "engine", required_argument, NULL, OPTION_ENGINE },
 	{ "policy", required_argument, NULL, OPTION_POLICY },
@@ -330,6 +332,9 @@ static int set_flag(struct run_options *options, int option)
 	switch (option) {
 	case OPTION_ROLLBACK_ON_EXIT:
 		options->rollback_on_exit = true;
+		break;
+	case OPTION_HUGE_PAGES:
+		options->huge_pages = true;
 		break;
 	case OPTION_ALLOW_ALL_HOSTS:
 		options->network.allow_all = true;

@@ -63,6 +63,7 @@ struct run_options {
 	char *workspace;
 	bool rollback_on_exit;
 	bool no_snapshot; /* the guest boots, and is not stored */
+	bool huge_pages;
 	bool keep_on_success;
 	char *image; /* NULL: the host's own files */
 	bool input;

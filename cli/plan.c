@@ -668,6 +668,31 @@ static int judge_wishes(const struct plan *plan, const struct run_options *optio
 	return 0;
 }
 
+static int choose_machine(struct plan *plan, const struct run_options *options,
+			  struct problem *problem)
+{
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+
+	plan->engine = options->engine ? options->engine : "auto";
+	plan->cpus = options->cpus ? options->cpus
+				   : (unsigned)MAX_OF(MIN_OF(online, PLAN_CPUS_DEFAULT), 1);
+	plan->memory_mib = options->memory_mib ? options->memory_mib : PLAN_MEMORY_DEFAULT_MIB;
+	plan->huge_pages = options->huge_pages;
+	if (!plan->huge_pages)
+		return 0;
+	if (strcmp(plan->engine, "qemu") == 0)
+		return problem_set(problem, STATUS_USAGE,
+				   "--huge-pages: the engine qemu has none; leave the flag out, or "
+				   "use --engine kvm");
+	if (plan->memory_mib % 2 != 0)
+		return problem_set(problem, STATUS_USAGE,
+				   "--huge-pages: a page has 2 MiB; %u MiB of memory is no "
+				   "multiple of it",
+				   plan->memory_mib);
+	plan->engine = "kvm";
+	return 0;
+}
+
 static int choose_environment(struct plan *plan, const struct run_options *options,
 			      struct problem *problem)
 {
@@ -689,15 +714,11 @@ int plan_make(const struct run_options *options, const struct paths *paths, stru
 {
 	struct plan plan = { 0 };
 	const char *image = NULL;
-	long online = sysconf(_SC_NPROCESSORS_ONLN);
 
 	session_id_generate(plan.id);
-	plan.engine = options->engine ? options->engine : "auto";
-	plan.cpus = options->cpus ? options->cpus
-				  : (unsigned)MAX_OF(MIN_OF(online, PLAN_CPUS_DEFAULT), 1);
-	plan.memory_mib = options->memory_mib ? options->memory_mib : PLAN_MEMORY_DEFAULT_MIB;
 	plan.hostname = text_copy(options->name ? options->name : "matchlock");
-	if (add_image(&plan, options, paths, problem) < 0)
+	if (choose_machine(&plan, options, problem) < 0 ||
+	    add_image(&plan, options, paths, problem) < 0)
 		goto failed;
 	if (strcmp(plan.exports[0].host, "/") != 0)
 		image = plan.exports[0].host;

@@ -50,6 +50,7 @@ struct plan {
 	const char *engine; /* as asked for: "auto", "kvm", "qemu" */
 	unsigned cpus;
 	unsigned memory_mib;
+	bool huge_pages; /* then the engine is "kvm" */
 	struct guest_user user;
 	/* The image first, then by depth of the guest's path, so that each mount's target exists
 	 * when it is mounted. */

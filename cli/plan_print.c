@@ -72,8 +72,8 @@ char *plan_text(const struct plan *plan, const struct run_options *options)
 		plan->home_is_empty ? " (empty, in memory)" : "");
 	fprintf(out, "%-12s%s%s\n", "engine", plan->engine,
 		strcmp(plan->engine, "auto") == 0 ? " (KVM if it can run Linux, else QEMU)" : "");
-	fprintf(out, "%-12s%u CPU%s, %s of memory\n", "machine", plan->cpus,
-		plan->cpus == 1 ? "" : "s", memory);
+	fprintf(out, "%-12s%u CPU%s, %s of memory%s\n", "machine", plan->cpus,
+		plan->cpus == 1 ? "" : "s", memory, plan->huge_pages ? " in huge pages" : "");
 	for (size_t i = 0; i < plan->export_count; i++)
 		print_export(out, &plan->exports[i]);
 	fprintf(out, "%-12s%s\n", "policy", plan->policy ? plan->policy : "built-in rules");
@@ -136,21 +136,23 @@ json_t *plan_json(const struct plan *plan, const struct run_options *options)
 				  export->tree ? 1 : 0, "undo_store", shown(export->store),
 				  "hidden", shown_list(&export->hide)));
 	}
-	return json_pack(
-		"{s:o, s:o, s:{s:s, s:I, s:I, s:s, s:b}, s:s, s:i, s:i, s:o, s:o, s:o, s:o, s:I, "
-		"s:b, s:b, s:o, s:o, s:o, s:o}",
-		"command", shown_list(&options->command), "directory", shown(plan->cwd), "user",
-		"name", plan->user.name, "uid", (json_int_t)plan->user.uid, "gid",
-		(json_int_t)plan->user.gid, "home", plan->user.home, "home_is_empty",
-		plan->home_is_empty ? 1 : 0, "engine", plan->engine, "cpus", (int)plan->cpus,
-		"memory_mib", (int)plan->memory_mib, "mounts", mounts, "policy",
-		plan->policy ? shown(plan->policy) : json_string("built-in"), "allow_write",
-		shown_list(&options->allow_write), "network", network_plan_json(plan, options),
-		"timeout_ms", (json_int_t)options->timeout_ms, "rollback_on_exit",
-		options->rollback_on_exit ? 1 : 0, "keep_on_success",
-		options->keep_on_success ? 1 : 0, "environment", shown_list(&plan->environment),
-		"warnings", shown_list(&plan->warnings), "config", shown(options->config),
-		"project", shown(options->project_path));
+	return json_pack("{s:o, s:o, s:{s:s, s:I, s:I, s:s, s:b}, s:s, s:i, s:i, s:b, s:o, s:o, "
+			 "s:o, s:o, s:I, "
+			 "s:b, s:b, s:o, s:o, s:o, s:o}",
+			 "command", shown_list(&options->command), "directory", shown(plan->cwd),
+			 "user", "name", plan->user.name, "uid", (json_int_t)plan->user.uid, "gid",
+			 (json_int_t)plan->user.gid, "home", plan->user.home, "home_is_empty",
+			 plan->home_is_empty ? 1 : 0, "engine", plan->engine, "cpus",
+			 (int)plan->cpus, "memory_mib", (int)plan->memory_mib, "huge_pages",
+			 plan->huge_pages ? 1 : 0, "mounts", mounts, "policy",
+			 plan->policy ? shown(plan->policy) : json_string("built-in"),
+			 "allow_write", shown_list(&options->allow_write), "network",
+			 network_plan_json(plan, options), "timeout_ms",
+			 (json_int_t)options->timeout_ms, "rollback_on_exit",
+			 options->rollback_on_exit ? 1 : 0, "keep_on_success",
+			 options->keep_on_success ? 1 : 0, "environment",
+			 shown_list(&plan->environment), "warnings", shown_list(&plan->warnings),
+			 "config", shown(options->config), "project", shown(options->project_path));
 }
 
 static json_t *strict_list(const struct text_list *list)

@@ -103,6 +103,8 @@ static int start_vmm(struct session_vm *vm, const struct plan *plan,
 	argument_text(&arguments, "--initrd", kernel->initrd);
 	argument_number(&arguments, "--cpus", plan->cpus);
 	argument_number(&arguments, "--memory", plan->memory_mib);
+	if (plan->huge_pages)
+		text_list_add(&arguments, "--huge-pages");
 	argument_number(&arguments, "--memory-fd", memory->fd);
 	if (memory->size > 0) {
 		argument_number(&arguments, "--doorbell-fd", memory->doorbell_engine);
@@ -700,7 +702,7 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		return -1;
 	if (guest_kernel_find(paths, true, &kernel, problem) < 0)
 		return -1;
-	if (!options->no_snapshot && strcmp(plan->engine, "qemu") != 0)
+	if (!options->no_snapshot && !plan->huge_pages && strcmp(plan->engine, "qemu") != 0)
 		start_snapshot_open(paths, kernel.trimmed, plan->cpus, plan->memory_mib,
 				    &vm->snapshot);
 	result = begin_watching(vm, problem);

@@ -42,7 +42,7 @@ _matchlock_run() {
 	esac
 	if [[ $current == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "--workspace --rollback-on-exit --keep-on-success
-			--image --interactive --tty --env --env-file --workdir --user --cpus --memory
+			--image --interactive --tty --env --env-file --workdir --user --cpus --memory --huge-pages
 			--timeout --engine --policy --allow-write --volume --name --dry-run --json
 			--quiet --verbose --debug --config --no-config --no-snapshot --no-rollback-on-exit
 			--no-keep-on-success --no-timeout --no-policy --no-quiet --allow-host --allow-all-hosts

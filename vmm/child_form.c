@@ -65,6 +65,11 @@ static int prepare(struct vmm *vmm)
 		(void)snprintf(why, sizeof(why),
 			       "engine %s has no disks: --disk is for the KVM engine alone",
 			       vmm->engine->name);
+	else if (vmm->options.machine.huge_pages)
+		(void)snprintf(why, sizeof(why),
+			       "engine %s has no huge pages: --huge-pages is for the KVM engine "
+			       "alone",
+			       vmm->engine->name);
 	else
 		r = vmm->engine->start(&vmm->options.machine, &vmm->process, why, sizeof(why));
 	if (r < 0) {

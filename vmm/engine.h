@@ -28,7 +28,7 @@ struct engine_config {
 	const char *append; /* added to the kernel's command line, or NULL */
 	unsigned cpus;
 	unsigned memory_mib;
-	bool huge_pages; /* KVM: reserved huge pages, and no memory_fd */
+	bool huge_pages; /* KVM: what is its own is of reserved huge pages */
 	/* memory_mib of memory; borrowed, and cannot shrink. KVM takes the window from it and has
 	 * all else of its own (guest_ram.h). -1: the engine makes its own. */
 	int memory_fd;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -111,21 +112,61 @@ int guest_ram_map(const struct guest_ram_layout *layout, int window_fd, struct g
 	return r;
 }
 
-int guest_ram_map_huge(const struct guest_ram_layout *layout, struct guest_memory *memory)
+/* A memory file of reserved pages. One that is not there when it is touched is a SIGBUS: all are
+ * taken now. */
+static int take_huge_pages(uint64_t length)
 {
-	const uint64_t length = layout->low_length + layout->high_length;
-	cleanup_fd int fd =
-		memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
-	int r;
+	cleanup_fd int fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING |
+							      MFD_HUGETLB | MFD_HUGE_2MB);
 
-	/* One that is not there when it is touched is a SIGBUS: all are taken now. */
 	if (fd < 0 || ftruncate(fd, (off_t)length) < 0 || fallocate(fd, 0, 0, (off_t)length) < 0 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
-	r = guest_memory_map(memory, fd, 0, 0, 0, layout->low_length);
-	if (r == 0 && layout->high_length > 0)
-		r = guest_memory_map(memory, fd, layout->low_length, GUEST_RAM_HIGH_BASE,
-				     GUEST_RAM_HIGH_BASE, layout->high_length);
+	return steal_fd(&fd);
+}
+
+uint64_t guest_ram_huge_pages(const struct guest_ram_layout *layout, bool window_is_shared)
+{
+	return (layout->low_length - (window_is_shared ? layout->window_length : 0) +
+		layout->high_length) /
+	       HUGE_PAGE;
+}
+
+int guest_ram_map_huge(const struct guest_ram_layout *layout, int window_fd,
+		       struct guest_memory *memory)
+{
+	const bool shared = window_fd >= 0 && layout->window_length > 0;
+	const uint64_t window = shared ? layout->window_address : layout->low_length;
+	const uint64_t window_length = shared ? layout->window_length : 0;
+	/* Where they begin in the guest, and how many bytes of the file, in this order, they are.
+	 */
+	const struct {
+		uint64_t address;
+		uint64_t length;
+	} parts[] = {
+		{ 0, window },
+		{ window + window_length, layout->low_length - window - window_length },
+		{ GUEST_RAM_HIGH_BASE, layout->high_length },
+	};
+	cleanup_fd int fd = -1;
+	uint64_t offset = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(parts); i++) {
+		if (parts[i].address % HUGE_PAGE || parts[i].length % HUGE_PAGE)
+			return -EINVAL;
+	}
+	fd = take_huge_pages(guest_ram_huge_pages(layout, shared) * HUGE_PAGE);
+	if (fd < 0)
+		return fd;
+	if (shared)
+		r = guest_memory_map(memory, window_fd, window, window, window, window_length);
+	for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(parts); i++) {
+		if (parts[i].length > 0)
+			r = guest_memory_map(memory, fd, offset, parts[i].address, parts[i].address,
+					     parts[i].length);
+		offset += parts[i].length;
+	}
 	if (r < 0)
 		guest_memory_release(memory);
 	return r;

@@ -67,10 +67,13 @@ size_t guest_ram_ranges(const struct guest_ram_layout *layout,
 int guest_ram_map(const struct guest_ram_layout *layout, int window_fd,
 		  struct guest_memory *memory);
 
-/* The same from reserved huge pages, all of which are taken now; the window is nobody else's then.
- * Returns 0, -ENOMEM where there are too few, -EINVAL for what is no multiple of one, or another
- * negative errno. */
-int guest_ram_map_huge(const struct guest_ram_layout *layout, struct guest_memory *memory);
+/* The same, all but a window of `window_fd` from reserved huge pages of 2 MiB, which are taken now.
+ * Returns 0, -ENOSPC or -ENOMEM where there are too few, -EINVAL for what is no multiple of one, or
+ * another negative errno. Source: memfd_create(2), MFD_HUGETLB. */
+int guest_ram_map_huge(const struct guest_ram_layout *layout, int window_fd,
+		       struct guest_memory *memory);
+/* How many those are. */
+uint64_t guest_ram_huge_pages(const struct guest_ram_layout *layout, bool window_is_shared);
 
 /* Copies bytes of a regular file to a guest address whose RAM is fresh: what is a hole in the file
  * is not touched, so that it costs neither time nor memory (a third of Debian's kernel is zeros).

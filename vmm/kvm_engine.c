@@ -209,7 +209,7 @@ static int make_memory(struct kvm_machine *engine, const struct engine_config *c
 	if (r < 0)
 		return r;
 	if (config->huge_pages)
-		r = guest_ram_map_huge(&engine->ram, &engine->memory);
+		r = guest_ram_map_huge(&engine->ram, config->memory_fd, &engine->memory);
 	else
 		r = guest_ram_map(&engine->ram, config->memory_fd, &engine->memory);
 	return r < 0 ? r : kvm_vm_add_memory(&engine->vm, &engine->memory);
@@ -455,10 +455,17 @@ static int open_machine(struct kvm_machine *engine, const struct engine_config *
 	int r = kvm_vm_open(&engine->vm, &step);
 
 	if (r == 0) {
-		step = config->huge_pages
-			       ? "guest memory in huge pages (see /proc/sys/vm/nr_hugepages)"
-			       : "guest memory";
+		step = "guest memory";
 		r = make_memory(engine, config);
+		if (config->huge_pages && (r == -ENOSPC || r == -ENOMEM)) {
+			(void)snprintf(why, size,
+				       "cannot make a KVM machine: its memory is %llu huge pages "
+				       "of 2 MiB, and fewer are free; reserve them (sysctl "
+				       "vm.nr_hugepages)",
+				       (unsigned long long)guest_ram_huge_pages(
+					       &engine->ram, config->memory_fd >= 0));
+			return r;
+		}
 	}
 	if (r == 0) {
 		step = "console and power ports";

@@ -70,7 +70,8 @@ static const char usage[] =
 	"  --append TEXT           added to the kernel's command line\n"
 	"  --cpus N                virtual CPUs (default 1)\n"
 	"  --memory MIB            guest memory (default 512)\n"
-	"  --huge-pages            with KVM: memory in reserved huge pages; not with --memory-fd\n"
+	"  --huge-pages            with KVM: memory in reserved huge pages of 2 MiB, but for a\n"
+	"                          window of --memory-fd\n"
 	"  --memory-fd N           the memory file (default: memory of the engine's own); with\n"
 	"                          KVM, for the window alone\n"
 	"  --window ADDRESS:SIZE   part of it below 3 GiB that the guest's kernel leaves alone\n"
@@ -249,8 +250,6 @@ static const char *missing_option(const struct vmm_options *options)
 	    options->machine.window_address + options->machine.window_size >
 		    (uint64_t)options->machine.memory_mib * 1024 * 1024)
 		return "--memory for the whole --window";
-	if (options->machine.huge_pages && options->machine.memory_fd >= 0)
-		return "memory that --huge-pages and --memory-fd can both give";
 	if (options->machine.huge_pages &&
 	    (options->machine.snapshot_fd >= 0 || options->machine.new_snapshot_fd >= 0))
 		return "memory that can be stored, which --huge-pages is not,";

@@ -84,11 +84,21 @@ run "$matchlock" run --workspace . --dry-run --timeout 5m -e A=1 -- npm 'a b'
 ok "a plan for people" $?
 [ ! -e "$scratch/state/matchlock/sessions" ] && [ ! -e "$scratch/project/.matchlock" ]
 ok "a plan makes nothing" $?
+run "$matchlock" run --huge-pages --dry-run -- true
+[ "$status" -eq 0 ] && grep -q '^engine  *kvm$' <<<"$out" && [[ $out == *"of memory in huge pages"* ]]
+ok "huge pages are KVM's" $?
+run "$matchlock" run --huge-pages --engine qemu --dry-run -- true
+[ "$status" -eq 2 ] && [[ $err == *"--huge-pages: the engine qemu has none"* ]]
+ok "and not QEMU's" $?
+run "$matchlock" run --huge-pages --memory 129m --dry-run -- true
+[ "$status" -eq 2 ] && [[ $err == *"--huge-pages: a page has 2 MiB"* ]]
+ok "and whole" $?
 run "$matchlock" run --workspace=. --dry-run --json --memory=512m --cpus 1 -v /usr/share:/data:ro -- true
 printf '%s' "$out" | python3 -c '
 import json, sys
 plan = json.load(sys.stdin)
 assert plan["command"] == ["true"] and plan["memory_mib"] == 512 and plan["cpus"] == 1
+assert plan["huge_pages"] is False
 kinds = {mount["kind"]: mount for mount in plan["mounts"]}
 assert kinds["workspace"]["undo_store"] and not kinds["workspace"]["read_only"]
 assert kinds["mount"]["guest"] == "/data" and kinds["mount"]["read_only"]

@@ -134,6 +134,10 @@ machine = Machine("off", extra=("--engine", "qemu", "--disk", str(disk)), fds=[d
 heard = machine.hear()
 ok("QEMU has no disks", heard.startswith("end engine-failed") and "--disk" in heard, heard)
 ok("with status 125", machine.end() == 125)
+machine = Machine("off", extra=("--engine", "qemu", "--huge-pages"))
+heard = machine.hear()
+ok("nor huge pages", heard.startswith("end engine-failed") and "--huge-pages" in heard, heard)
+ok("with status 125 too", machine.end() == 125)
 
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 ends("bell", "powered-off", 0, extra=("--doorbell-fd", str(theirs.fileno())),

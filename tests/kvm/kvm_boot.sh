@@ -54,7 +54,7 @@ vmlinux=$kernel/vmlinux
 echo 0 >/proc/sys/vm/nr_hugepages
 ! "$vmm" --engine kvm --kernel "$vmlinux" --initrd "$work/initrd" --cid 3 --memory 128 \
 	--huge-pages --socket-base "$work/refused" 2>"$work/errors" &&
-	grep -q 'huge pages' "$work/errors"
+	grep -q 'is 64 huge pages of 2 MiB' "$work/errors"
 ok "without huge pages it says so" $?
 echo 72 >/proc/sys/vm/nr_hugepages
 same "with huge pages" "up 64" "$(boot --memory 128 --huge-pages -- /busybox sh -c \

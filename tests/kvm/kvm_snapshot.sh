@@ -64,6 +64,23 @@ said "going on from a snapshot"
 ok "(it went on)" $?
 run --no-snapshot -- true && ! said "going on from a snapshot" && ! said "stored the guest"
 ok "--no-snapshot boots, and stores nothing" $?
+# What is not the window's is of reserved pages, all of them taken at the start, and is not stored.
+! run --huge-pages --memory 128m -- true && said "its memory is 60 huge pages of 2 MiB"
+ok "--huge-pages without any says what it needs" $?
+echo 70 >/proc/sys/vm/nr_hugepages
+before=$(ls "$snapshots")
+run --huge-pages --memory 128m -- sh -c 'cp file copy; touch up; while [ -e up ]; do sleep 0.1; done' &
+for _ in {1..600}; do
+	[ ! -e "$work/tree/up" ] || break
+	sleep 0.1
+done
+same "--huge-pages takes them" 10 "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)"
+rm -f "$work/tree/up"
+wait $!
+same "and the guest serves" "0 made" "$? $(cat "$work/tree/copy")"
+same "and is not stored" "$before" "$(ls "$snapshots")"
+same "afterwards they are free" 70 "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)"
+echo 0 >/proc/sys/vm/nr_hugepages
 
 # ---- many in a row -------------------------------------------------------------------------------
 

@@ -153,6 +153,26 @@ static void touch_regions(struct guest_memory *mapped)
 	}
 }
 
+START_TEST(huge_pages_are_whole_ones)
+{
+	struct guest_memory mapped = { 0 };
+	struct guest_ram_layout uneven, windowed;
+	int fd = memory_file(64 * MIB);
+
+	ck_assert_int_eq(guest_ram_layout(128 * MIB, 64 * MIB, 4 * MIB, &windowed), 0);
+	ck_assert_uint_eq(guest_ram_huge_pages(&windowed, false), 64);
+	ck_assert_uint_eq(guest_ram_huge_pages(&windowed, true), 62);
+	ck_assert_int_eq(guest_ram_layout(4 * GIB, 64 * MIB, 4 * MIB, &windowed), 0);
+	ck_assert_uint_eq(guest_ram_huge_pages(&windowed, true), 2046);
+	ck_assert_int_eq(guest_ram_layout(129 * MIB, 0, 0, &uneven), 0);
+	ck_assert_int_eq(guest_ram_map_huge(&uneven, -1, &mapped), -EINVAL);
+	ck_assert_int_eq(guest_ram_layout(128 * MIB, 33 * MIB, 4 * MIB, &uneven), 0);
+	ck_assert_int_eq(guest_ram_map_huge(&uneven, fd, &mapped), -EINVAL);
+	ck_assert_uint_eq(mapped.count, 0);
+	close(fd);
+}
+END_TEST
+
 START_TEST(window_is_the_files)
 {
 	struct guest_ram_layout windowed;
@@ -646,6 +666,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, ram_ranges);
 	tcase_add_test(tests, ram_limits);
+	tcase_add_test(tests, huge_pages_are_whole_ones);
 	tcase_add_test(tests, window_is_the_files);
 	tcase_add_test(tests, window_without_a_file);
 	tcase_add_test(tests, discarding_private_memory);

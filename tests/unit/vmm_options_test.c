@@ -109,7 +109,8 @@ static const char *const bad[] = {
 	NEEDED "--disk 6 --disk 6:ro",
 	NEEDED "--disk 6 --audit-fd 6",
 	NEEDED "--memory-fd 6 --disk 6",
-	NEEDED "--memory-fd 6 --huge-pages",
+	NEEDED "--snapshot 6 --huge-pages",
+	NEEDED "--new-snapshot 6 --huge-pages",
 	NEEDED EIGHT_DISKS "--disk 18",
 };
 
