@@ -70,11 +70,8 @@ void session_vm_pass_on(struct session_vm *vm, const void *event, size_t length)
 
 /* ---- starting --------------------------------------------------------------------------- */
 
-static void add_snapshot(const struct session_vm *vm, const char *engine,
-			 struct text_list *arguments)
+static void add_snapshot(const struct session_vm *vm, struct text_list *arguments)
 {
-	if (strcmp(engine, "qemu") == 0)
-		return;
 	if (vm->snapshot.stored >= 0)
 		argument_number(arguments, "--snapshot", vm->snapshot.stored);
 	if (vm->snapshot.fresh >= 0)
@@ -118,7 +115,7 @@ static int start_vmm(struct session_vm *vm, const struct plan *plan,
 	argument_number(&arguments, "--audit-fd", vm->vmm_audit);
 	argument_number(&arguments, "--control-fd", control_fd);
 	argument_number(&arguments, "--console-fd", console_fd);
-	add_snapshot(vm, engine, &arguments);
+	add_snapshot(vm, &arguments);
 
 	const int kept[] = {
 		vm->vmm_audit,		 control_fd,	      console_fd,	 memory->fd,
@@ -527,6 +524,14 @@ static int make_client(struct session_vm *vm, int *control_listen, int *stream_l
 	return 0;
 }
 
+static int make_spare_client(struct session_vm *vm, struct problem *problem)
+{
+	int control_listen = fcntl(vm->spare_control_listen, F_DUPFD_CLOEXEC, 0);
+	int stream_listen = fcntl(vm->spare_stream_listen, F_DUPFD_CLOEXEC, 0);
+
+	return make_client(vm, &control_listen, &stream_listen, problem);
+}
+
 /* Ends the VM from outside, whatever the guest does. */
 static void end_vmm(struct session_vm *vm)
 {
@@ -535,19 +540,30 @@ static void end_vmm(struct session_vm *vm)
 		child_kill(&vm->vmm);
 }
 
-/* What a guest that did not come up is tried with next: the engine, or NULL when the session has
- * failed. */
+static bool vmm_ended_with(const struct session_vm *vm, const char *reason)
+{
+	return strncmp(vm->vmm_end, reason, strlen(reason)) == 0;
+}
+
+/* What a guest that did not come up is started again with: the engine, or NULL when the session has
+ * failed. One that sleeps to be stored goes on from there. */
 static const char *next_engine(struct session_vm *vm, const struct plan *plan)
 {
-	static const char end[] = "kvm-internal-error";
-
 	if (vm->spare_control_listen < 0 || !child_wait(&vm->vmm, 1000))
 		return NULL;
 	read_signal(vm);
 	read_vmm_control(vm);
 	if (vm->signal_number)
 		return NULL;
-	if (strcmp(plan->engine, "auto") == 0 && strncmp(vm->vmm_end, end, sizeof(end) - 1) == 0) {
+	if (vmm_ended_with(vm, "asleep")) {
+		if (vm->stored)
+			start_snapshot_turn(&vm->snapshot);
+		else
+			start_snapshot_close(&vm->snapshot);
+		return plan->engine;
+	}
+	start_snapshot_close(&vm->snapshot);
+	if (strcmp(plan->engine, "auto") == 0 && vmm_ended_with(vm, "kvm-internal-error")) {
 		log_warning("KVM cannot run this guest (%s); starting it again in software, the "
 			    "weaker boundary; --engine qemu does so at once",
 			    vm->vmm_end);
@@ -574,9 +590,8 @@ static int start_again(struct session_vm *vm, const struct plan *plan,
 	vm->vmm_end[0] = '\0';
 	vm->engine[0] = '\0';
 	vm->restored = vm->stored = false;
-	start_snapshot_close(&vm->snapshot);
 	(void)unlink(vm->files.socket_base);
-	if (make_client(vm, &vm->spare_control_listen, &vm->spare_stream_listen, problem) < 0 ||
+	if (make_spare_client(vm, problem) < 0 ||
 	    start_vmm(vm, plan, options, paths, kernel, engine, problem) < 0)
 		return -1;
 	session_record_add_process(record, "vmm", vm->vmm.pid);
@@ -633,11 +648,12 @@ static int await_guest(struct session_vm *vm, const struct plan *plan,
 		return -1;
 	error = await_ready(vm, &ready);
 	settle_snapshot(vm, error);
-	engine = error == -ECONNRESET ? next_engine(vm, plan) : NULL;
-	if (engine) {
+	/* Once to sleep, once to be woken, once more when that fails. */
+	while (error == -ECONNRESET && (engine = next_engine(vm, plan)) != NULL) {
 		if (start_again(vm, plan, options, paths, kernel, engine, record, problem) < 0)
 			return -1;
 		error = await_ready(vm, &ready);
+		settle_snapshot(vm, error);
 	}
 	drop_spares(vm);
 	if (error < 0)
@@ -702,9 +718,9 @@ int session_vm_start(struct session_vm *vm, const struct plan *plan,
 		return -1;
 	if (guest_kernel_find(paths, true, &kernel, problem) < 0)
 		return -1;
-	if (!options->no_snapshot && !plan->huge_pages && strcmp(plan->engine, "qemu") != 0)
-		start_snapshot_open(paths, kernel.trimmed, plan->cpus, plan->memory_mib,
-				    &vm->snapshot);
+	if (!options->no_snapshot && !plan->huge_pages)
+		start_snapshot_open(paths, plan->engine, kernel.trimmed, plan->cpus,
+				    plan->memory_mib, &vm->snapshot);
 	result = begin_watching(vm, problem);
 	if (result == 0)
 		result = session_files_begin(&vm->files, paths, plan, problem);

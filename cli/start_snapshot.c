@@ -54,15 +54,17 @@ static int make_fresh(int directory, const char *name)
 	return openat(directory, name, flags, 0600);
 }
 
-void start_snapshot_open(const struct paths *paths, bool trimmed_kernel, unsigned cpus,
-			 unsigned memory_mib, struct start_snapshot *ret_snapshot)
+void start_snapshot_open(const struct paths *paths, const char *engine, bool trimmed_kernel,
+			 unsigned cpus, unsigned memory_mib, struct start_snapshot *ret_snapshot)
 {
 	struct start_snapshot snapshot = START_SNAPSHOT_INIT;
 
 	snapshot.directory = open_directory(paths);
 	if (snapshot.directory >= 0) {
-		snapshot.name = text_printf("%s-%u-%um", trimmed_kernel ? "trimmed" : "debian",
-					    cpus, memory_mib);
+		/* Who asks for software where there is KVM does not take its snapshot away. */
+		snapshot.name =
+			text_printf("%s%s-%u-%um", strcmp(engine, "qemu") == 0 ? "software-" : "",
+				    trimmed_kernel ? "trimmed" : "debian", cpus, memory_mib);
 		snapshot.stored = open_stored(snapshot.directory, snapshot.name);
 		snapshot.fresh_name = text_printf("%s.new", snapshot.name);
 		snapshot.fresh = make_fresh(snapshot.directory, snapshot.fresh_name);
@@ -102,6 +104,14 @@ void start_snapshot_keep(struct start_snapshot *snapshot)
 	}
 	close(steal_fd(&snapshot->fresh));
 	remove_unused(snapshot->directory);
+}
+
+void start_snapshot_turn(struct start_snapshot *snapshot)
+{
+	start_snapshot_keep(snapshot);
+	if (snapshot->stored >= 0)
+		close(snapshot->stored);
+	snapshot->stored = open_stored(snapshot->directory, snapshot->name);
 }
 
 void start_snapshot_drop(struct start_snapshot *snapshot)

@@ -1,5 +1,5 @@
 /*
- * Stored guests, by which later sessions start sooner (KVM only; vmm/snapshot.h).
+ * Stored guests, by which later sessions start sooner (vmm/snapshot.h).
  *
  * The first session of a kind, which is a kernel, a number of processors and a size of memory, has
  * its guest stored as it boots, before anything of the session has reached it, in
@@ -30,11 +30,13 @@ struct start_snapshot {
 		.directory = -1, .stored = -1, .fresh = -1                                         \
 	}
 
-void start_snapshot_open(const struct paths *paths, bool trimmed_kernel, unsigned cpus,
-			 unsigned memory_mib, struct start_snapshot *ret_snapshot);
+void start_snapshot_open(const struct paths *paths, const char *engine, bool trimmed_kernel,
+			 unsigned cpus, unsigned memory_mib, struct start_snapshot *ret_snapshot);
 /* The VMM has written `fresh`, before the guest was connected to anything: it takes the place of
  * what there was, and files that were not used for long go. */
 void start_snapshot_keep(struct start_snapshot *snapshot);
+/* The same, and it is what this session goes on from. */
+void start_snapshot_turn(struct start_snapshot *snapshot);
 /* What was stored does not start: nobody shall meet it again. */
 void start_snapshot_drop(struct start_snapshot *snapshot);
 void start_snapshot_close(struct start_snapshot *snapshot);

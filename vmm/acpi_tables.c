@@ -34,7 +34,6 @@
 #define FADT_REDUCED_HARDWARE (1u << 20)
 
 #define FACS_LENGTH 64
-#define FACS_ALIGNMENT 64
 
 #define MADT_PC_COMPATIBLE 1 /* there are 8259s */
 #define MADT_LOCAL_APIC 0
@@ -55,9 +54,20 @@
 #define AML_SCOPE 0x10
 #define AML_BUFFER 0x11
 #define AML_PACKAGE 0x12
+#define AML_METHOD 0x14
 #define AML_EXTENDED 0x5b
+#define AML_REGION 0x80
+#define AML_FIELD 0x81
 #define AML_DEVICE 0x82
 #define AML_ROOT 0x5c
+#define AML_ARGUMENT 0x68 /* the first */
+#define AML_STORE 0x70
+#define AML_EQUAL 0x93
+#define AML_IF 0xa0
+
+#define AML_SYSTEM_IO 1
+#define AML_ACCESS_BY_BYTE 1
+#define AML_ONE_ARGUMENT 1
 
 #define EISA_PNP0501 0x0105d041u
 
@@ -70,6 +80,7 @@
 #define FIXED_CONTROL_PORT 0x604
 #define FIXED_CONTROL_LENGTH 2
 #define FIXED_IRQ 9
+#define SLEEP_TYPE_S3 1
 
 const struct acpi_machine acpi_own_machine = {
 	.cpus_max = PLATFORM_CPUS_MAX,
@@ -172,19 +183,16 @@ static void write_port(struct byte_writer *writer, uint16_t port)
 	write_register(writer, port, 1);
 }
 
-/* Firmware and system share it; here nothing is asked of it, but what is not of reduced hardware
- * must have one (5.2.10). */
+/* Firmware and system share it; what is not of reduced hardware must have one (5.2.10). */
 static uint64_t write_facs(struct tables *tables)
 {
 	struct byte_writer *writer = &tables->writer;
-	size_t start;
 
-	align(writer, FACS_ALIGNMENT);
-	start = writer->length;
+	write_zeros(writer, ACPI_FACS_OFFSET - RSDP_LENGTH);
 	byte_writer_bytes(writer, "FACS", 4);
 	byte_writer_u32(writer, FACS_LENGTH);
 	write_zeros(writer, FACS_LENGTH - 8);
-	return tables->address + start;
+	return tables->address + ACPI_FACS_OFFSET;
 }
 
 /* A machine of a PC's kind, as little of it as there can be. */
@@ -201,12 +209,13 @@ static uint64_t write_pc_fadt(struct tables *tables, uint64_t facs, uint64_t dsd
 	byte_writer_u32(writer, FIXED_EVENT_PORT);
 	byte_writer_u32(writer, 0);
 	byte_writer_u32(writer, FIXED_CONTROL_PORT);
-	byte_writer_u32(writer, ACPI_POWER_PORT);
+	byte_writer_u32(writer, ACPI_SLEEP_PORT);
 	write_zeros(writer, 88 - 72);
 	byte_writer_u8(writer, FIXED_EVENT_LENGTH);
 	byte_writer_u8(writer, FIXED_CONTROL_LENGTH);
 	write_zeros(writer, 109 - 90);
-	byte_writer_u16(writer, FADT_BOOT_LEGACY_DEVICES | FADT_BOOT_NO_VGA);
+	byte_writer_u16(writer,
+			FADT_BOOT_LEGACY_DEVICES | FADT_BOOT_NO_VGA | FADT_BOOT_NO_CMOS_CLOCK);
 	byte_writer_u8(writer, 0);
 	byte_writer_u32(writer, FADT_WBINVD | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON |
 					FADT_NO_CLOCK_WAKE);
@@ -215,7 +224,7 @@ static uint64_t write_pc_fadt(struct tables *tables, uint64_t facs, uint64_t dsd
 	write_register(writer, FIXED_EVENT_PORT, FIXED_EVENT_LENGTH);
 	write_zeros(writer, 172 - 160);
 	write_register(writer, FIXED_CONTROL_PORT, FIXED_CONTROL_LENGTH);
-	write_register(writer, ACPI_POWER_PORT, FIXED_CONTROL_LENGTH);
+	write_register(writer, ACPI_SLEEP_PORT, FIXED_CONTROL_LENGTH);
 	write_zeros(writer, FADT_LENGTH - 196);
 	return table_end(tables, start);
 }
@@ -438,11 +447,63 @@ static void write_virtio_device(struct byte_writer *writer, const struct acpi_ma
 	aml_package_end(writer, start);
 }
 
+/* A sleep state's types, one for each of the fixed control registers. */
+static void write_sleep_state(struct byte_writer *writer, const char name[5], uint8_t type)
+{
+	size_t package;
+
+	aml_name(writer, name);
+	byte_writer_u8(writer, AML_PACKAGE);
+	package = aml_package_begin(writer);
+	byte_writer_u8(writer, 2);
+	aml_byte(writer, type);
+	aml_byte(writer, type);
+	aml_package_end(writer, package);
+}
+
+/* OperationRegion (PWRP, SystemIO, ACPI_POWER_PORT, 1)
+ * Field (PWRP, ByteAcc, NoLock, Preserve) { PWRB, 8 }
+ * Method (_PTS, 1) { If (Arg0 == 5) { PWRB = ACPI_POWER_OFF_BYTE } } */
+static void write_power_off(struct byte_writer *writer)
+{
+	size_t field, method, condition;
+
+	byte_writer_u8(writer, AML_EXTENDED);
+	byte_writer_u8(writer, AML_REGION);
+	byte_writer_bytes(writer, "PWRP", 4);
+	byte_writer_u8(writer, AML_SYSTEM_IO);
+	byte_writer_u8(writer, AML_WORD);
+	byte_writer_u16(writer, ACPI_POWER_PORT);
+	aml_byte(writer, 1);
+	byte_writer_u8(writer, AML_EXTENDED);
+	byte_writer_u8(writer, AML_FIELD);
+	field = aml_package_begin(writer);
+	byte_writer_bytes(writer, "PWRP", 4);
+	byte_writer_u8(writer, AML_ACCESS_BY_BYTE);
+	byte_writer_bytes(writer, "PWRB", 4);
+	byte_writer_u8(writer, 8);
+	aml_package_end(writer, field);
+	byte_writer_u8(writer, AML_METHOD);
+	method = aml_package_begin(writer);
+	byte_writer_bytes(writer, "_PTS", 4);
+	byte_writer_u8(writer, AML_ONE_ARGUMENT);
+	byte_writer_u8(writer, AML_IF);
+	condition = aml_package_begin(writer);
+	byte_writer_u8(writer, AML_EQUAL);
+	byte_writer_u8(writer, AML_ARGUMENT);
+	aml_byte(writer, 5);
+	byte_writer_u8(writer, AML_STORE);
+	aml_byte(writer, ACPI_POWER_OFF_BYTE);
+	byte_writer_bytes(writer, "PWRB", 4);
+	aml_package_end(writer, condition);
+	aml_package_end(writer, method);
+}
+
 static uint64_t write_dsdt(struct tables *tables, const struct acpi_setup *setup)
 {
 	struct byte_writer *writer = &tables->writer;
 	size_t start = table_begin(tables, "DSDT", 2);
-	size_t scope, package;
+	size_t scope;
 
 	byte_writer_u8(writer, AML_SCOPE);
 	scope = aml_package_begin(writer);
@@ -452,13 +513,11 @@ static uint64_t write_dsdt(struct tables *tables, const struct acpi_setup *setup
 	for (unsigned i = 0; i < setup->virtio_devices; i++)
 		write_virtio_device(writer, setup->machine, i);
 	aml_package_end(writer, scope);
-	aml_name(writer, "_S5_");
-	byte_writer_u8(writer, AML_PACKAGE);
-	package = aml_package_begin(writer);
-	byte_writer_u8(writer, 2); /* one for each of the fixed control registers */
-	aml_byte(writer, PLATFORM_SLEEP_TYPE_S5);
-	aml_byte(writer, PLATFORM_SLEEP_TYPE_S5);
-	aml_package_end(writer, package);
+	if (setup->machine->pc_timer) {
+		write_sleep_state(writer, "_S3_", SLEEP_TYPE_S3);
+		write_power_off(writer);
+	}
+	write_sleep_state(writer, "_S5_", PLATFORM_SLEEP_TYPE_S5);
 	return table_end(tables, start);
 }
 
@@ -467,7 +526,7 @@ int acpi_tables_build(const struct acpi_setup *setup, uint64_t address, uint8_t 
 {
 	const struct acpi_machine *machine = setup->machine;
 	struct tables tables = { .address = address };
-	uint64_t dsdt, fadt, madt;
+	uint64_t facs = 0, dsdt, fadt, madt;
 
 	if (setup->cpus < 1 || setup->cpus > machine->cpus_max ||
 	    setup->virtio_devices > machine->virtio_max || capacity > UINT32_MAX ||
@@ -475,9 +534,10 @@ int acpi_tables_build(const struct acpi_setup *setup, uint64_t address, uint8_t 
 		return -EINVAL;
 	byte_writer_init(&tables.writer, block, capacity);
 	write_zeros(&tables.writer, RSDP_LENGTH);
+	if (machine->pc_timer)
+		facs = write_facs(&tables);
 	dsdt = write_dsdt(&tables, setup);
-	fadt = machine->pc_timer ? write_pc_fadt(&tables, write_facs(&tables), dsdt)
-				 : write_fadt(&tables, dsdt);
+	fadt = machine->pc_timer ? write_pc_fadt(&tables, facs, dsdt) : write_fadt(&tables, dsdt);
 	madt = write_madt(&tables, setup->cpus, machine->pc_timer);
 	write_rsdp(&tables, write_xsdt(&tables, fadt, madt));
 	if (!byte_writer_ok(&tables.writer))

@@ -1,7 +1,7 @@
 /*
  * The ACPI tables by which the guest's kernel finds its processors and devices: RSDP, XSDT, FADT,
  * MADT, and a DSDT with the serial port, one LNRO0005 node for each virtio-mmio device (virtio
- * 1.2, 4.2.2.1 leaves the name to the platform; this is Linux's), and the sleep type of S5.
+ * 1.2, 4.2.2.1 leaves the name to the platform; this is Linux's), and the sleep types.
  *
  * Source: ACPI 6.4, chapter 5.2 (tables), 6.4 (resources) and 20.2 (AML grammar). Nothing here
  * reads guest memory.
@@ -25,12 +25,19 @@ struct acpi_machine {
 	bool virtio_level; /* lines are held until acknowledged, not pulsed */
 	/* It has a PC's 8254 and 8259: the tables are not of reduced hardware (ACPI 6.4, 4.1), so
 	 * that Linux uses the 8254. The fixed registers they must name are ports of nothing, but
-	 * for the second control register, ACPI_POWER_PORT: whatever is written there, two bytes at
-	 * a time, turns the machine off. */
+	 * for the second control register, ACPI_SLEEP_PORT: on a machine that can sleep (S3) what
+	 * is written there, two bytes at a time, stops it. It is turned off by ACPI_POWER_OFF_BYTE
+	 * at ACPI_POWER_PORT, which the tables write (_PTS) before S5. */
 	bool pc_timer;
 };
 
-#define ACPI_POWER_PORT 0x606
+#define ACPI_SLEEP_PORT 0x606
+#define ACPI_POWER_PORT 0x60a
+#define ACPI_POWER_OFF_BYTE 0x7a
+/* Where the FACS lies within the tables of such a machine, and where in that the address of real
+ * mode code that wakes the machine, which the kernel writes before it sleeps (5.2.10). */
+#define ACPI_FACS_OFFSET 64
+#define ACPI_FACS_WAKING_VECTOR 12
 
 /* Where microvm's tables go: a PC has its graphics card's memory there. Here it is the guest's, its
  * firmware reserves it, and neither uses it. */

@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "vmm/qemu_snapshot.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -59,8 +60,6 @@ static int prepare(struct vmm *vmm)
 	char why[ENGINE_TEXT_MAX] = "";
 	int r = -ENOTSUP;
 
-	daemon_close(&vmm->options.machine.snapshot_fd);
-	daemon_close(&vmm->options.machine.new_snapshot_fd);
 	if (vmm->options.disk_count > 0)
 		(void)snprintf(why, sizeof(why),
 			       "engine %s has no disks: --disk is for the KVM engine alone",
@@ -72,6 +71,14 @@ static int prepare(struct vmm *vmm)
 			       vmm->engine->name);
 	else
 		r = vmm->engine->start(&vmm->options.machine, &vmm->process, why, sizeof(why));
+	if (vmm->process.restored) {
+		daemon_tell_control(vmm, "restored");
+		audit_channel_notice(&vmm->audit, "engine", "going on from a snapshot");
+		log_info("going on from a snapshot");
+	}
+	daemon_close(&vmm->options.machine.snapshot_fd);
+	if (vmm->process.restored || !vmm->process.snapshot)
+		daemon_close(&vmm->options.machine.new_snapshot_fd);
 	if (r < 0) {
 		log_error("%s", why);
 		daemon_end(vmm, ENGINE_FAILED, why);
@@ -133,6 +140,28 @@ static int serve(struct vmm *vmm)
 	return 0;
 }
 
+/* It sleeps, and nothing has reached it yet: what it may not do after that is told by nothing. */
+static bool may_be_stored(const struct vmm *vmm)
+{
+	return vmm->options.machine.new_snapshot_fd >= 0 &&
+	       !vsock_device_had_streams(vmm->device) &&
+	       qemu_snapshot_is_asleep(vmm->process.snapshot);
+}
+
+static void store(struct vmm *vmm)
+{
+	int r = qemu_snapshot_write(vmm->process.snapshot, vmm->options.machine.new_snapshot_fd);
+
+	if (r < 0) {
+		daemon_end(vmm, ASLEEP, strerror(-r));
+		return;
+	}
+	daemon_tell_control(vmm, "stored");
+	audit_channel_notice(&vmm->audit, "engine", "stored the guest for later starts");
+	log_info("stored the guest for later starts");
+	daemon_end(vmm, ASLEEP, "stored");
+}
+
 /* Makes sure that the engine is gone, and draws the reason from how it went. */
 static void end(struct vmm *vmm)
 {
@@ -151,8 +180,14 @@ static void end(struct vmm *vmm)
 		line_relay_finish(&vmm->diagnostics);
 	if (vmm->ending != RUNNING)
 		return;
+	if (status.si_code == CLD_EXITED && status.si_status == vmm->engine->sleep_status &&
+	    may_be_stored(vmm)) {
+		store(vmm);
+		return;
+	}
 	if (status.si_code == CLD_EXITED &&
-	    (status.si_status == 0 || status.si_status == vmm->engine->power_off_status)) {
+	    (status.si_status == 0 || status.si_status == vmm->engine->power_off_status ||
+	     status.si_status == vmm->engine->sleep_status)) {
 		/* The panic's text is in `details` already. */
 		if (vmm->panicked)
 			vmm->ending = GUEST_PANIC;
@@ -168,6 +203,7 @@ static void end(struct vmm *vmm)
 
 static void release(struct vmm *vmm)
 {
+	qemu_snapshot_free(vmm->process.snapshot);
 	vhost_user_free(vmm->backend);
 	vsock_device_free(vmm->device);
 }
@@ -179,6 +215,6 @@ const struct vmm_form child_form = {
 	.end = end,
 	.release = release,
 	.filter = VMM_FILTER_CHILD,
-	.storing_filter = VMM_FILTER_CHILD,
+	.storing_filter = VMM_FILTER_STORING_CHILD,
 	.scope_allowed = JAIL_SCOPE_SIGNAL, /* to end the engine */
 };

@@ -43,6 +43,7 @@ enum ending {
 	TRIPLE_FAULT,
 	KVM_INTERNAL_ERROR,
 	VIOLATION,
+	ASLEEP, /* to be woken from what was stored of it */
 };
 
 struct vmm;

@@ -31,6 +31,11 @@ const struct jail_syscall_set *const child_calls[] = {
 	&vhost_user_calls,   &engine_call_set,	 NULL,
 };
 
+const struct jail_syscall_set *const storing_child_calls[] = {
+	&jail_calls_process, &vsock_muxer_calls,    &daemon_calls, &vhost_user_calls,
+	&engine_call_set,    &snapshot_write_calls, NULL,
+};
+
 const struct jail_syscall_set *const in_process_calls[] = {
 	&jail_calls_process,	   &vsock_muxer_calls,	  &daemon_calls,       &jail_calls_threads,
 	&jail_calls_thread_filter, &kvm_vcpu_calls,	  &serial_port_calls,  &virtio_mmio_calls,

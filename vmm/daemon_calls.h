@@ -15,6 +15,7 @@
 
 /* A NULL ends each list. */
 extern const struct jail_syscall_set *const child_calls[]; /* the engine is a child process */
+extern const struct jail_syscall_set *const storing_child_calls[];
 extern const struct jail_syscall_set *const in_process_calls[];
 extern const struct jail_syscall_set *const storing_calls[];
 extern const struct jail_syscall_set *const device_thread_calls[];

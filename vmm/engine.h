@@ -22,6 +22,8 @@
 #define ENGINE_SNAPSHOT_PORT 0xea /* KVM: a byte written there stores the guest, once */
 #define ENGINE_WINDOW_END_MAX (UINT64_C(3) << 30) /* where every engine's low memory goes to */
 
+struct qemu_snapshot;
+
 struct engine_config {
 	const char *kernel; /* vmlinux */
 	const char *initrd; /* cpio, compressed or not */
@@ -40,7 +42,7 @@ struct engine_config {
 	/* Stream socket, borrowed: each byte that the guest writes to ENGINE_DOORBELL_PORT goes
 	 * there, or some of many. -1: none. */
 	int doorbell_fd;
-	/* KVM: a snapshot (snapshot.h) to go on from, and where to write one of a guest that was
+	/* A snapshot (snapshot.h) to go on from, and where to write one of a guest that was
 	 * booted, an empty file. Both regular files, borrowed. -1: none. */
 	int snapshot_fd;
 	int new_snapshot_fd;
@@ -54,6 +56,9 @@ struct engine_process {
 	int console;	 /* stream socket: what the guest writes on its serial port */
 	int diagnostics; /* pipe: what the engine itself says on stderr */
 	char confinement[ENGINE_TEXT_MAX]; /* what is in force for the child */
+	bool restored;			   /* the guest goes on from the snapshot */
+	/* Of a guest that is to be stored when it sleeps; else NULL. */
+	struct qemu_snapshot *snapshot;
 };
 
 struct engine {
@@ -67,6 +72,7 @@ struct engine {
 	int (*start)(const struct engine_config *config, struct engine_process *ret_process,
 		     char *why, size_t size);
 	int power_off_status; /* the child's when the guest turns itself off; 0 when it resets */
+	int sleep_status;     /* when it sleeps, to be stored; 0: it never does */
 };
 
 extern const struct engine qemu_engine;

@@ -9,9 +9,10 @@
 #include "jail/jail.h"
 
 enum vmm_filter {
-	VMM_FILTER_CHILD,      /* the process, when the engine is a child */
-	VMM_FILTER_IN_PROCESS, /* the process, when vCPUs are its threads */
-	VMM_FILTER_STORING,    /* the same, until the guest has been stored */
+	VMM_FILTER_CHILD,	  /* the process, when the engine is a child */
+	VMM_FILTER_STORING_CHILD, /* the same, when the guest is to be stored */
+	VMM_FILTER_IN_PROCESS,	  /* the process, when vCPUs are its threads */
+	VMM_FILTER_STORING,	  /* the same, until the guest has been stored */
 	VMM_FILTER_DEVICE_THREAD,
 	VMM_FILTER_VCPU_THREAD,
 	VMM_FILTERS,

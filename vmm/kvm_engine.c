@@ -15,6 +15,7 @@
 #include "vmm/kvm_vm.h"
 #include "vmm/platform.h"
 #include "vmm/serial_port.h"
+#include "vmm/snapshot_identity.h"
 #include "vmm/virtio_mmio.h"
 #include "wire/agent.h"
 
@@ -421,7 +422,7 @@ static int prepare_snapshot(struct kvm_machine *engine, const struct engine_conf
 	if (engine->snapshot_fd < 0 && engine->new_snapshot_fd < 0)
 		return 0;
 	engine->snapshot = calloc(1, sizeof(*engine->snapshot));
-	r = engine->snapshot ? kvm_snapshot_identity(config, engine->command_line, identity)
+	r = engine->snapshot ? snapshot_identity(config, NULL, engine->command_line, identity)
 			     : -ENOMEM;
 	if (r < 0) {
 		(void)snprintf(why, size, "cannot tell which snapshot fits: %s", strerror(-r));
@@ -502,7 +503,7 @@ bool kvm_engine_can_store(const struct engine_config *config)
 {
 	char identity[SNAPSHOT_IDENTITY_MAX];
 
-	return kvm_snapshot_identity(config, "", identity) == 0;
+	return snapshot_identity(config, NULL, "", identity) == 0;
 }
 
 int kvm_engine_open(const struct engine_config *config, const struct kvm_engine_observer *observer,

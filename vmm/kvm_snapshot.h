@@ -2,10 +2,8 @@
  * Storing a machine of the KVM engine that has just started, and making one that goes on from
  * there (snapshot.h has the file).
  *
- * What a snapshot fits is its identity: this boot of the host (and with it the kernel, its KVM and
- * the processor), this program, the very kernel and initrd files, the kernel's command line, memory
- * and processors; besides, the processor's CPUID and what the devices show of themselves. Whoever
- * finds another one starts afresh.
+ * What a snapshot fits is its identity (snapshot_identity.h); besides, the processor's CPUID and
+ * what the devices show of themselves.
  *
  * Guests of one snapshot share what Linux chose at random before it was taken: the layout of the
  * kernel's memory, the keys of its hash tables, the state of its generator. guest-init seeds the
@@ -29,11 +27,6 @@ struct kvm_snapshot_parts {
 	struct virtio_mmio *transports[PLATFORM_VIRTIO_MAX];
 	unsigned transport_count;
 };
-
-/* Writes what the machine is made of. Returns 0, -E2BIG when that does not fit, or the error of
- * looking at a file. */
-int kvm_snapshot_identity(const struct engine_config *config, const char *command_line,
-			  char identity[SNAPSHOT_IDENTITY_MAX]);
 
 /* Whether the state is of a machine with that identity, memory and processors. */
 bool kvm_snapshot_fits(const struct snapshot_state *state, const char *identity,

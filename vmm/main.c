@@ -48,6 +48,8 @@ static const char *ending_name(enum ending ending)
 		return "kvm-internal-error";
 	case VIOLATION:
 		return "violation";
+	case ASLEEP:
+		return "asleep";
 	case RUNNING:
 	case ENGINE_FAILED:
 		break;
@@ -327,7 +329,7 @@ static void run(struct vmm *vmm)
 static int finish(struct vmm *vmm)
 {
 	char text[DAEMON_TEXT_MAX + 64];
-	bool good = vmm->ending == POWERED_OFF || vmm->ending == STOPPED;
+	bool good = vmm->ending == POWERED_OFF || vmm->ending == STOPPED || vmm->ending == ASLEEP;
 
 	audit_channel_flush(&vmm->audit, DAEMON_COMPONENT);
 	(void)snprintf(text, sizeof(text), "end %s%s%s", ending_name(vmm->ending),

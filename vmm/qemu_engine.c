@@ -20,6 +20,9 @@
  * when the guest is up. So the kernel starts with one vCPU (maxcpus=1), and guest-init starts the
  * others last.
  *
+ * A guest that is to be stored has its tables' registers of sleep: QEMU ends as it writes there,
+ * and qemu_snapshot.h has the rest. One that is woken has neither kernel nor initrd, but firmware.
+ *
  * The parent makes three channels (vhost-user, serial console, stderr) and forks. The child ties
  * its life to the parent's, confines itself, reports over a pipe what is in force, and executes
  * QEMU, which adds its own seccomp filter (-sandbox). The guest's first instruction runs only after
@@ -32,12 +35,14 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "jail/capabilities.h"
 #include "jail/descriptors.h"
 #include "jail/jail.h"
 #include "jail/landlock.h"
 #include "jail/namespaces.h"
 #include "vmm/acpi_tables.h"
+#include "vmm/qemu_snapshot.h"
 #include "vmm/tsc.h"
 #include "wire/agent.h"
 
@@ -61,11 +66,12 @@
 #define TEXT(number) TEXT_OF(number)
 #define TEXT_OF(number) #number
 #define POWER_PORT TEXT(ACPI_POWER_PORT)
-/* What Linux writes to turn off has ones in its lower byte, as the first control register reads,
- * but for GBL_RLS, which is never kept. guest-init writes the same. */
-#define POWER_OFF_BYTE 0xfb
+#define SLEEP_PORT TEXT(ACPI_SLEEP_PORT)
 /* isa-debug-exit's, of which an exit status keeps a byte. */
-#define POWER_OFF_STATUS ((POWER_OFF_BYTE << 1 | 1) & 0xff)
+#define EXIT_STATUS(byte) ((((byte) << 1) | 1) & 0xff)
+/* What Linux writes to sleep has ones in its lower byte, as the first control register reads, but
+ * for GBL_RLS, which is never kept. */
+#define SLEEP_BYTE 0xfb
 
 /* Where the child finds its channels. */
 enum child_fd {
@@ -74,7 +80,8 @@ enum child_fd {
 	CHILD_STATUS = 5,
 	CHILD_MEMORY = 6,
 	CHILD_DOORBELL = 7, /* if there is one */
-	CHILD_FD_COUNT = 5,
+	CHILD_FIRMWARE = 8, /* of a machine that wakes */
+	CHILD_FD_COUNT = 6,
 };
 
 /* How QEMU runs the guest's instructions. */
@@ -160,6 +167,7 @@ struct command {
 	size_t count;
 	char *kernel_command_line;
 	char *memory_object;
+	char *append; /* the command line, and what does not count for snapshots */
 	char *memory;
 	char *cpus;
 };
@@ -168,6 +176,7 @@ static void command_release(struct command *command)
 {
 	free(command->kernel_command_line);
 	free(command->memory_object);
+	free(command->append);
 	free(command->memory);
 	free(command->cpus);
 }
@@ -195,13 +204,9 @@ static void add_option(struct command *command, const char *option, const char *
 static int format_command_line(const struct engine_config *config,
 			       const struct accelerator *accelerator, char **ret_text)
 {
-	uint32_t khz = accelerator->is_emulator ? tsc_frequency_khz() : 0;
 	const char *timer = config->cpus == 1 ? "nolapic_timer " : "maxcpus=1 ";
-	char clock[96] = "";
 	char window[192] = "";
 
-	if (khz > 0)
-		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable ", khz);
 	if (config->window_size > 0)
 		(void)snprintf(window, sizeof(window),
 			       "memmap=%#llx$%#llx " AGENT_WINDOW_VARIABLE "=%#llx:%#llx:%#x ",
@@ -211,24 +216,42 @@ static int format_command_line(const struct engine_config *config,
 			       (unsigned long long)config->window_size,
 			       config->doorbell_fd < 0 ? 0 : ENGINE_DOORBELL_PORT);
 	return asprintf(ret_text,
-			"%s%s%sacpi_rsdp=%#x io_delay=none no_timer_check noreplace-smp "
+			"%s%sacpi_rsdp=%#x io_delay=none no_timer_check noreplace-smp "
 			"mitigations=off rcupdate.rcu_expedited=1 "
 			"cryptomgr.notests quiet loglevel=1 panic=-1 reboot=t "
 			"random.trust_cpu=on console=ttyS0 8250.nr_uarts=1 " AGENT_POWER_VARIABLE
-			"=" POWER_PORT ":" TEXT(POWER_OFF_BYTE) "%s%s",
-			clock, accelerator->is_emulator ? timer : "", window, ACPI_MICROVM_ADDRESS,
+			"=" POWER_PORT ":" TEXT(ACPI_POWER_OFF_BYTE) "%s%s",
+			accelerator->is_emulator ? timer : "", window, ACPI_MICROVM_ADDRESS,
 			config->append ? " " : "", config->append ? config->append : "") < 0
 		       ? -ENOMEM
 		       : 0;
 }
 
-static int command_build(const struct engine_config *config, const struct accelerator *accelerator,
-			 const char *program, struct command *command)
+/* A kernel to boot; one that is to be stored sleeps first. Its clock's speed, which is measured,
+ * comes out a little differently each time: it is no part of what a snapshot fits. */
+static int add_kernel(struct command *command, const struct engine_config *config,
+		      const struct accelerator *accelerator, bool sleeps)
 {
-	int r = format_command_line(config, accelerator, &command->kernel_command_line);
+	uint32_t khz = accelerator->is_emulator ? tsc_frequency_khz() : 0;
+	char clock[96] = "";
 
-	if (r < 0)
-		return r;
+	if (khz > 0)
+		(void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable ", khz);
+	if (asprintf(&command->append, "%s%s%s", clock, command->kernel_command_line,
+		     sleeps ? " " AGENT_SNAPSHOT_VARIABLE "=" AGENT_SNAPSHOT_SLEEP : "") < 0)
+		return -ENOMEM;
+	add_option(command, "-kernel", config->kernel);
+	add_option(command, "-initrd", config->initrd);
+	add_option(command, "-append", command->append);
+	if (sleeps)
+		add_option(command, "-device", "isa-debug-exit,iobase=" SLEEP_PORT ",iosize=2");
+	return 0;
+}
+
+static int command_build(const struct engine_config *config, const struct accelerator *accelerator,
+			 const char *program, const struct engine_process *process,
+			 struct command *command)
+{
 	/* The path is of no file system, so Landlock has no say: the descriptor is what grants it.
 	 */
 	if (asprintf(&command->memory_object,
@@ -253,10 +276,10 @@ static int command_build(const struct engine_config *config, const struct accele
 	add_option(command, "-smp", command->cpus);
 	add_option(command, "-m", command->memory);
 	add_option(command, "-object", command->memory_object);
+	/* The same at each start: a kernel that wakes adds what its clock missed to its uptime. The
+	 * time of day is guest-init's to set. */
+	add_option(command, "-rtc", "base=2000-01-01T00:00:00");
 	add_option(command, "-global", "virtio-mmio.force-legacy=false");
-	add_option(command, "-kernel", config->kernel);
-	add_option(command, "-initrd", config->initrd);
-	add_option(command, "-append", command->kernel_command_line);
 	add_option(command, "-chardev", "socket,id=console,fd=4");
 	add_option(command, "-serial", "chardev:console");
 	add_option(command, "-chardev", "socket,id=vsock,fd=3");
@@ -267,6 +290,9 @@ static int command_build(const struct engine_config *config, const struct accele
 		add_option(command, "-chardev", "socket,id=doorbell,fd=7");
 		add_option(command, "-device", "isa-debugcon,chardev=doorbell,iobase=0xe9");
 	}
+	if (!process->restored)
+		return add_kernel(command, config, accelerator, process->snapshot != NULL);
+	add_option(command, "-bios", "/proc/self/fd/8");
 	return 0;
 }
 
@@ -284,8 +310,37 @@ static int new_memory(off_t size)
 	return steal_fd(&memory);
 }
 
-/* Puts the tables into it. Returns a duplicate of the caller's descriptor, or memory of our own. */
+/* What another guest may have left in the caller's. The window is the file server's as well. */
+static int clear_memory(const struct engine_config *config, int memory)
+{
+	const off_t size = (off_t)config->memory_mib << 20;
+	const off_t window = config->window_size > 0 ? (off_t)config->window_address : size;
+	const off_t end = window + (off_t)config->window_size;
+	const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+	if (fallocate(memory, mode, 0, window) < 0 ||
+	    (end < size && fallocate(memory, mode, end, size - end) < 0))
+		return -errno;
+	return 0;
+}
+
+/* Returns a duplicate of the caller's descriptor, or memory of our own. */
 static int open_memory(const struct engine_config *config)
+{
+	int memory, r;
+
+	if (config->memory_fd < 0)
+		return new_memory((off_t)config->memory_mib << 20);
+	memory = fcntl(config->memory_fd, F_DUPFD_CLOEXEC, 0);
+	if (memory < 0)
+		return -errno;
+	r = clear_memory(config, memory);
+	if (r < 0)
+		close(memory);
+	return r < 0 ? r : memory;
+}
+
+static int write_tables(const struct engine_config *config, int memory)
 {
 	const struct acpi_setup setup = {
 		.machine = &acpi_microvm_machine,
@@ -295,19 +350,35 @@ static int open_memory(const struct engine_config *config)
 	uint8_t tables[ACPI_MICROVM_MAX];
 	size_t length;
 	int r = acpi_tables_build(&setup, ACPI_MICROVM_ADDRESS, tables, sizeof(tables), &length);
-	cleanup_fd int memory = -1;
 
 	if (r < 0)
 		return r;
-	if (config->memory_fd < 0)
-		memory = new_memory((off_t)config->memory_mib << 20);
-	else if ((memory = fcntl(config->memory_fd, F_DUPFD_CLOEXEC, 0)) < 0)
-		memory = -errno;
-	if (memory < 0)
-		return memory;
-	if (pwrite(memory, tables, length, ACPI_MICROVM_ADDRESS) != (ssize_t)length)
-		return -EIO;
-	return steal_fd(&memory);
+	return pwrite(memory, tables, length, ACPI_MICROVM_ADDRESS) == (ssize_t)length ? 0 : -EIO;
+}
+
+/* Sets whether it is restored; if not, and if it is to be stored, whose storing that will be. */
+static int prepare_snapshot(const struct engine_config *config, const char *program,
+			    const char *command_line, int memory, struct engine_process *process)
+{
+	const char *why;
+	int r;
+
+	if (config->snapshot_fd < 0 && config->new_snapshot_fd < 0)
+		return 0;
+	r = qemu_snapshot_new(config, program, command_line, memory, &process->snapshot);
+	if (r < 0)
+		return r;
+	if (config->snapshot_fd >= 0) {
+		process->restored =
+			qemu_snapshot_fits(process->snapshot, config->snapshot_fd, &why);
+		if (!process->restored)
+			log_info("starting afresh: the snapshot: %s", why);
+	}
+	if (!process->restored && config->new_snapshot_fd < 0) {
+		qemu_snapshot_free(process->snapshot);
+		process->snapshot = NULL;
+	}
+	return 0;
 }
 
 /* ---- the child ---------------------------------------------------------------------------------
@@ -508,7 +579,7 @@ static int await_exec(int status, char *confinement, char *why, size_t size)
 }
 
 static int spawn(const struct engine_config *config, const struct accelerator *accelerator,
-		 const struct command *command, int memory, struct channels *channels,
+		 const struct command *command, int memory, int firmware, struct channels *channels,
 		 struct engine_process *process, char *why, size_t size)
 {
 	pid_t parent = getpid();
@@ -522,9 +593,10 @@ static int spawn(const struct engine_config *config, const struct accelerator *a
 	if (pid == 0) {
 		const struct child_descriptors descriptors = {
 			.fds = { channels->vhost_user[1], channels->console[1], channels->status[1],
-				 memory, config->doorbell_fd },
+				 memory, config->doorbell_fd, firmware },
 			.places = { CHILD_VHOST_USER, CHILD_CONSOLE, CHILD_STATUS, CHILD_MEMORY,
-				    config->doorbell_fd < 0 ? -1 : CHILD_DOORBELL },
+				    config->doorbell_fd < 0 ? -1 : CHILD_DOORBELL,
+				    firmware < 0 ? -1 : CHILD_FIRMWARE },
 		};
 
 		if (place_descriptors(channels->diagnostics[1], &descriptors) < 0)
@@ -548,6 +620,14 @@ static int spawn(const struct engine_config *config, const struct accelerator *a
 	return 0;
 }
 
+/* What runs is written into the memory while QEMU starts: its guest waits for our device. */
+static int fill_memory(const struct engine_config *config, int memory,
+		       const struct engine_process *process)
+{
+	return process->restored ? qemu_snapshot_read(process->snapshot, config->snapshot_fd)
+				 : write_tables(config, memory);
+}
+
 static int start(const struct engine_config *config, const struct accelerator *accelerator,
 		 struct engine_process *ret_process, char *why, size_t size)
 {
@@ -555,20 +635,37 @@ static int start(const struct engine_config *config, const struct accelerator *a
 	struct command command = { 0 };
 	char program[PATH_MAX];
 	cleanup_fd int memory = -1;
+	cleanup_fd int firmware = -1;
 	int r;
 
 	r = find_qemu(program);
 	if (r >= 0)
-		r = command_build(config, accelerator, program, &command);
-	if (r >= 0)
-		r = channels_open(&channels);
+		r = format_command_line(config, accelerator, &command.kernel_command_line);
 	if (r >= 0)
 		r = memory = open_memory(config);
+	if (r >= 0 && accelerator->is_emulator)
+		r = prepare_snapshot(config, program, command.kernel_command_line, memory,
+				     ret_process);
+	if (r >= 0 && ret_process->restored)
+		r = firmware = qemu_snapshot_firmware();
+	if (r >= 0)
+		r = command_build(config, accelerator, program, ret_process, &command);
+	if (r >= 0)
+		r = channels_open(&channels);
 	if (r < 0)
 		(void)snprintf(why, size, "cannot prepare QEMU: %s", strerror(-r));
 	else
-		r = spawn(config, accelerator, &command, memory, &channels, ret_process, why, size);
+		r = spawn(config, accelerator, &command, memory, firmware, &channels, ret_process,
+			  why, size);
 	if (r == 0) {
+		r = fill_memory(config, memory, ret_process);
+		if (r < 0)
+			(void)snprintf(why, size, "cannot fill the guest's memory: %s",
+				       strerror(-r));
+		if (ret_process->restored) {
+			qemu_snapshot_free(ret_process->snapshot);
+			ret_process->snapshot = NULL;
+		}
 		ret_process->vhost_user = steal_fd(&channels.vhost_user[0]);
 		ret_process->console = steal_fd(&channels.console[0]);
 		ret_process->diagnostics = steal_fd(&channels.diagnostics[0]);
@@ -595,7 +692,8 @@ const struct engine qemu_engine = {
 	.component = "qemu",
 	.probe = qemu_probe,
 	.start = emulator_start,
-	.power_off_status = POWER_OFF_STATUS,
+	.power_off_status = EXIT_STATUS(ACPI_POWER_OFF_BYTE),
+	.sleep_status = EXIT_STATUS(SLEEP_BYTE),
 };
 
 const struct engine qemu_kvm_engine = {
@@ -603,5 +701,5 @@ const struct engine qemu_kvm_engine = {
 	.component = "qemu",
 	.probe = qemu_kvm_probe,
 	.start = kvm_start,
-	.power_off_status = POWER_OFF_STATUS,
+	.power_off_status = EXIT_STATUS(ACPI_POWER_OFF_BYTE),
 };

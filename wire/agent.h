@@ -38,8 +38,9 @@
  * it the guest's kernel knows how. */
 #define AGENT_POWER_VARIABLE "matchlock_power"
 /* A port: the host stores the guest when a byte is written there, and later guests go on from it.
- */
+ * Or AGENT_SNAPSHOT_SLEEP: it does so when the guest suspends to RAM. */
 #define AGENT_SNAPSHOT_VARIABLE "matchlock_snapshot"
+#define AGENT_SNAPSHOT_SLEEP "sleep"
 
 #define AGENT_HEADER_SIZE 8
 /* Largest payloads, in bytes. What the guest sends is small; an EXEC carries an environment. */

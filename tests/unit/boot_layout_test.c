@@ -530,13 +530,23 @@ static const char *const pc_facts[] = {
 	"Legacy Devices Supported (V2) : 1",
 	"8042 Present on ports 60/64 (V2) : 0",
 	"VGA Not Present (V4) : 1",
-	"CMOS RTC Not Present (V5) : 0",
+	"CMOS RTC Not Present (V5) : 1",
 	"Reset Register Supported (V2) : 0",
 	"Hardware Reduced (V5) : 0",
 	"PM1A Event Block : [Generic Address Structure]",
 	"Address : 0000000000000600\n",
 	"PM1A Control Block : [Generic Address Structure]",
 	"Address : 0000000000000604\n",
+	NULL,
+};
+
+static const char *const pc_sleep[] = {
+	"Name (_S3, Package (0x02)",
+	"OperationRegion (PWRP, SystemIO, 0x060A, 0x01)",
+	"PWRB,   8",
+	"Method (_PTS, 1, NotSerialized)",
+	"If ((Arg0 == 0x05))",
+	"PWRB = 0x7A",
 	NULL,
 };
 
@@ -581,6 +591,11 @@ static void judge_devices(const char *text, const struct acpi_setup *setup)
 	}
 	ck_assert_ptr_nonnull(strstr(text, "IRQNoFlags ()\n                    {4}"));
 	ck_assert_ptr_nonnull(strstr(text, "Name (_S5, Package (0x02)"));
+	/* A machine that can sleep is turned off by what it does before. */
+	if (setup->machine->pc_timer)
+		judge_facts(text, pc_sleep);
+	else
+		ck_assert_ptr_null(strstr(text, "_S3"));
 }
 
 START_TEST(acpi)
@@ -614,7 +629,9 @@ START_TEST(acpi)
 	judge_facts(read_text(directory, "facp.dsl"), pc ? pc_facts : own_facts);
 	judge_devices(read_text(directory, "dsdt.dsl"), &setups[_i]);
 	if (pc) {
-		ck_assert_mem_eq(tables + (get(fadt + 36, 4) - TABLES_ADDRESS), "FACS\x40\0\0", 8);
+		ck_assert_uint_eq(get(fadt + 36, 4), TABLES_ADDRESS + ACPI_FACS_OFFSET);
+		ck_assert_mem_eq(tables + ACPI_FACS_OFFSET, "FACS\x40\0\0", 8);
+		ck_assert_uint_eq(get(tables + ACPI_FACS_OFFSET + ACPI_FACS_WAKING_VECTOR, 4), 0);
 		ck_assert_ptr_nonnull(
 			strstr(read_text(directory, "apic.dsl"), "Interrupt : 00000002"));
 	}

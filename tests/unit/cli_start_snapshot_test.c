@@ -32,7 +32,7 @@ static struct start_snapshot open_it(void)
 {
 	struct start_snapshot snapshot;
 
-	start_snapshot_open(&paths, true, 2, 512, &snapshot);
+	start_snapshot_open(&paths, "auto", true, 2, 512, &snapshot);
 	return snapshot;
 }
 
@@ -88,6 +88,37 @@ START_TEST(first_and_next)
 }
 END_TEST
 
+/* A guest that has to sleep to be stored is woken from its own file. */
+START_TEST(turned_to)
+{
+	struct start_snapshot snapshot = open_it();
+	char text[8] = "";
+
+	ck_assert_int_eq(write(snapshot.fresh, "good", 4), 4);
+	start_snapshot_turn(&snapshot);
+	ck_assert_int_eq(snapshot.fresh, -1);
+	ck_assert_int_eq(read(snapshot.stored, text, sizeof(text)), 4);
+	ck_assert_str_eq(text, "good");
+	ck_assert_int_lt(write(snapshot.stored, "bad", 3), 0);
+	start_snapshot_close(&snapshot);
+	ck_assert(exists("trimmed-2-512m"));
+}
+END_TEST
+
+START_TEST(of_an_engine)
+{
+	struct start_snapshot snapshot;
+
+	start_snapshot_open(&paths, "kvm", false, 1, 512, &snapshot);
+	keep(&snapshot);
+	ck_assert(exists("debian-1-512m"));
+	start_snapshot_open(&paths, "qemu", false, 1, 512, &snapshot);
+	ck_assert_int_eq(snapshot.stored, -1);
+	keep(&snapshot);
+	ck_assert(exists("software-debian-1-512m"));
+}
+END_TEST
+
 START_TEST(not_kept)
 {
 	struct start_snapshot snapshot = open_it();
@@ -137,7 +168,7 @@ START_TEST(used_ones_stay)
 	make("trimmed-2-512m", 0600, START_SNAPSHOT_DAYS + 1);
 	snapshot = open_it();
 	ck_assert_int_ge(snapshot.stored, 0);
-	start_snapshot_open(&paths, true, 1, 512, &other);
+	start_snapshot_open(&paths, "auto", true, 1, 512, &other);
 	keep(&other);
 	ck_assert(exists("trimmed-2-512m"));
 	start_snapshot_close(&snapshot);
@@ -193,6 +224,8 @@ int main(void)
 
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_test(tests, first_and_next);
+	tcase_add_test(tests, turned_to);
+	tcase_add_test(tests, of_an_engine);
 	tcase_add_test(tests, not_kept);
 	tcase_add_test(tests, two_at_once);
 	tcase_add_test(tests, unused_ones_go);

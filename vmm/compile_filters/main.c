@@ -15,6 +15,7 @@ static const struct {
 	const struct jail_syscall_set *const *calls;
 } sources[VMM_FILTERS] = {
 	[VMM_FILTER_CHILD] = { "child", child_calls },
+	[VMM_FILTER_STORING_CHILD] = { "storing_child", storing_child_calls },
 	[VMM_FILTER_IN_PROCESS] = { "in_process", in_process_calls },
 	[VMM_FILTER_STORING] = { "storing", storing_calls },
 	[VMM_FILTER_DEVICE_THREAD] = { "device_thread", device_thread_calls },
