@@ -176,8 +176,8 @@ static int find_vsock_device(char *name, size_t size)
 	return result;
 }
 
-/* Without its driver for as long: Linux 6.1's, which stays bound over a sleep, counts its receive
- * buffers twice when it is back, and after the first 1,024 fills in no more. */
+/* The device is without its driver for as long: that of Linux 6.1, bound over a sleep, fills in no
+ * receive buffers any more once it has used those that it had at first. */
 static int suspend(void)
 {
 	char device[64];
