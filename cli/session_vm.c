@@ -549,7 +549,7 @@ static bool vmm_ended_with(const struct session_vm *vm, const char *reason)
  * failed. One that sleeps to be stored goes on from there. */
 static const char *next_engine(struct session_vm *vm, const struct plan *plan)
 {
-	if (vm->spare_control_listen < 0 || !child_wait(&vm->vmm, 1000))
+	if (vm->spare_control_listen < 0 || vm->signal_number || !child_wait(&vm->vmm, 1000))
 		return NULL;
 	read_signal(vm);
 	read_vmm_control(vm);

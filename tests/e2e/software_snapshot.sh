@@ -10,19 +10,12 @@ build=$(realpath "${MATCHLOCK_BUILD:-build/release}")
 command -v qemu-system-x86_64 >/dev/null || skip_all "qemu-system-x86_64 is not installed"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export XDG_STATE_HOME=$work/state
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/matchlock
-export XDG_CACHE_HOME=$work/cache
-mkdir -p "$work/cache/matchlock" "$work/tree"
-ln -s "$cache/kernel" "$work/cache/matchlock/kernel"
-snapshots=$work/cache/matchlock/snapshots
+# shellcheck source=tests/e2e/lib/own_snapshots.sh
+. tests/e2e/lib/own_snapshots.sh
 
 run() { # ARGUMENT... -- COMMAND...
-	timeout 300 "$build/matchlock" run --engine qemu --cpus 1 --memory 512m --verbose --workspace "$work/tree" "$@" \
-		2>"$work/errors"
-}
-said() { # TEXT
-	grep -qF -- "$1" "$work/errors"
+	timeout -k 10 300 "$build/matchlock" run --engine qemu --cpus 1 --memory 512m --verbose \
+		--workspace "$work/tree" "$@" 2>"$work/errors"
 }
 
 # ---- sessions ------------------------------------------------------------------------------------
@@ -32,7 +25,7 @@ first=$(run --name first -- sh -c "$own")
 ok "a session whose guest is stored" $?
 said "stored the guest for later starts" && said "going on from a snapshot"
 ok "goes on from that itself" $?
-same "for its user alone" "700 600 software-debian-1-512m" \
+same "for its user alone" "700 600 software-${MATCHLOCK_KERNEL:-debian}-1-512m" \
 	"$(stat -c %a "$snapshots" "$snapshots"/* | xargs) $(ls "$snapshots")"
 "$build/matchlock" audit verify first >"$work/log" 2>&1
 ok "its log is whole" $?
@@ -148,4 +141,21 @@ ok "which is told" $?
 same "and met again" made "$(run -- cat file)"
 said "going on from a snapshot" && ! said "stored the guest"
 ok "(it went on)" $?
+
+# ---- a session that is interrupted while its guest sleeps ------------------------------------------
+
+rm -f "$snapshots"/*
+: >"$work/errors"
+"$build/matchlock" run --engine qemu --verbose --workspace "$work/tree" --name interrupted -- \
+	sleep 300 2>"$work/errors" &
+until said "stored the guest for later starts"; do
+	kill -0 $! || break
+	sleep 0.01
+done
+kill -INT $!
+wait $!
+same "one that is interrupted as its guest is stored" 130 $?
+same "leaves nothing that is half stored" "" "$(find "$snapshots" -name '*.new')"
+same "and no process" "" "$(pgrep -f "$work/tree")"
+same "and the next runs" made "$(run -- cat file)"
 finish

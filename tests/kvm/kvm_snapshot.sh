@@ -4,20 +4,13 @@
 set -u
 # shellcheck source=tests/kvm/lib/guest.sh
 . tests/kvm/lib/guest.sh
-export XDG_RUNTIME_DIR=$work/runtime XDG_STATE_HOME=$work/state
+# shellcheck source=tests/e2e/lib/own_snapshots.sh
+. tests/e2e/lib/own_snapshots.sh
+export XDG_RUNTIME_DIR=$work/runtime
 mkdir -m 700 "$XDG_RUNTIME_DIR"
-# On a disk of its own, with the kernels of the other.
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/matchlock
-export XDG_CACHE_HOME=$work/cache
-mkdir -p "$work/cache/matchlock" "$work/tree"
-ln -s "$cache/kernel" "$work/cache/matchlock/kernel"
-snapshots=$work/cache/matchlock/snapshots
 
 run() { # ARGUMENT... -- COMMAND...
 	"$build/matchlock" run --engine kvm --verbose --workspace "$work/tree" "$@" 2>"$work/errors"
-}
-said() { # TEXT
-	grep -qF -- "$1" "$work/errors"
 }
 
 # ---- sessions ------------------------------------------------------------------------------------
