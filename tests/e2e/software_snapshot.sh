@@ -85,6 +85,27 @@ run --user 0 -- sh -c 'echo mem >/sys/power/state; echo on'
 ok "one that is sent to sleep, which loses its streams" $?
 same "store nothing" "$before" "$(sha256sum "$snapshots"/*)"
 
+# A kernel that cannot sleep goes on in the QEMU that ends where a guest sleeps. There its root does
+# all that the kernel would: the address to be woken at, then the register.
+busybox=$(command -v busybox) && kernel=$(scripts/guest-kernel.sh --print) &&
+	scripts/make-initramfs.sh "$work/initrd" "$build/guest/guest-init" "$busybox" "$work/tree/port" || exit 1
+truncate -s %512 "$work/initrd"
+cat "$kernel/modules.cpio" >>"$work/initrd"
+: >"$work/snapshot"
+timeout -k 10 120 "$build/matchlock-vmm" -v --engine qemu --kernel "$kernel/vmlinux" --initrd "$work/initrd" \
+	--memory 256 --cid 3 --socket-base "$work/socket" --console-fd 3 --new-snapshot 4 \
+	--append initcall_blacklist=pm_init 3>"$work/console" 4<>"$work/snapshot" </dev/null >"$work/vmm-log" 2>&1 &
+awake=$(timeout -k 10 120 "$build/tests/e2e/exec_host" --base "$work/socket" -- /busybox sh -c '
+	[ -c /dev/mem ] || exit
+	printf "\0\0\001\0" | /busybox dd of=/dev/mem bs=4 seek=$((0xb004c / 4)) conv=notrunc 2>/dev/null
+	/busybox dd if=/dev/mem bs=4 skip=$((0xb004c / 4)) count=1 2>/dev/null | /busybox od -An -tx1
+	/port' 2>"$work/errors")
+wait $!
+same "one whose kernel cannot sleep, and whose root says that it does," " 00 00 01 00" "$awake"
+grep -q 'cannot sleep' "$work/console" && grep -q 'the guest ended: powered-off\|end powered-off' "$work/vmm-log"
+ok "has turned its machine off" $?
+same "and is not stored" 0 "$(stat -c %s "$work/snapshot")"
+
 # ---- guests that do not come up -------------------------------------------------------------------
 
 # At the address where it is woken, code that does nothing for good.
