@@ -95,7 +95,7 @@ cat "$kernel/modules.cpio" >>"$work/initrd"
 timeout -k 10 120 "$build/matchlock-vmm" -v --engine qemu --kernel "$kernel/vmlinux" --initrd "$work/initrd" \
 	--memory 256 --cid 3 --socket-base "$work/socket" --console-fd 3 --new-snapshot 4 \
 	--append initcall_blacklist=pm_init 3>"$work/console" 4<>"$work/snapshot" </dev/null >"$work/vmm-log" 2>&1 &
-awake=$(timeout -k 10 120 "$build/tests/e2e/exec_host" --base "$work/socket" -- /busybox sh -c '
+awake=$(timeout -k 10 120 "$build/tests/e2e/exec_host" --base "$work/socket" -u 0 -g 0 -- /busybox sh -c '
 	[ -c /dev/mem ] || exit
 	printf "\0\0\001\0" | /busybox dd of=/dev/mem bs=4 seek=$((0xb004c / 4)) conv=notrunc 2>/dev/null
 	/busybox dd if=/dev/mem bs=4 skip=$((0xb004c / 4)) count=1 2>/dev/null | /busybox od -An -tx1
