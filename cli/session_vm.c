@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+/* How the VMM names an end that is KVM's own. */
+#define KVM_CANNOT "kvm-internal-error"
 /* An emulated guest on a busy host takes long; one that hangs should still end some day. */
 #define READY_TIMEOUT_MS 180000
 /* One that goes on from a snapshot needs a part of a second, and there is another way. */
@@ -487,6 +489,11 @@ char *session_vm_casualty(struct session_vm *vm)
 	return NULL;
 }
 
+static bool vmm_ended_with(const struct session_vm *vm, const char *reason)
+{
+	return strncmp(vm->vmm_end, reason, strlen(reason)) == 0;
+}
+
 /* Why waiting for the guest failed, best reason first. */
 static int boot_problem(struct session_vm *vm, int error, struct problem *problem)
 {
@@ -501,14 +508,14 @@ static int boot_problem(struct session_vm *vm, int error, struct problem *proble
 	if (error == -ECONNRESET)
 		child_wait(&vm->vmm, 1000);
 	casualty = session_vm_casualty(vm);
-	if (casualty && error != -EREMOTEIO)
-		return problem_set(
-			problem, STATUS_SANDBOX,
-			"the guest did not come up: %s\nits console is in %s/console.log", casualty,
-			vm->files.directory);
-	return problem_set(problem, STATUS_SANDBOX,
-			   "the guest did not come up: %s\nits console is in %s/console.log",
-			   agent_client_error(vm->client), vm->files.directory);
+	return problem_set(
+		problem, STATUS_SANDBOX,
+		"the guest did not come up: %s\nits console is in %s/console.log%s",
+		casualty && error != -EREMOTEIO ? casualty : agent_client_error(vm->client),
+		vm->files.directory,
+		vmm_ended_with(vm, KVM_CANNOT) ? "\n--engine qemu runs it in software; matchlock "
+						 "doctor says what is wrong with KVM here"
+					       : "");
 }
 
 static int make_client(struct session_vm *vm, int *control_listen, int *stream_listen,
@@ -540,11 +547,6 @@ static void end_vmm(struct session_vm *vm)
 		child_kill(&vm->vmm);
 }
 
-static bool vmm_ended_with(const struct session_vm *vm, const char *reason)
-{
-	return strncmp(vm->vmm_end, reason, strlen(reason)) == 0;
-}
-
 /* What a guest that did not come up is started again with: the engine, or NULL when the session has
  * failed. One that sleeps to be stored goes on from there. */
 static const char *next_engine(struct session_vm *vm, const struct plan *plan)
@@ -563,7 +565,7 @@ static const char *next_engine(struct session_vm *vm, const struct plan *plan)
 		return plan->engine;
 	}
 	start_snapshot_close(&vm->snapshot);
-	if (strcmp(plan->engine, "auto") == 0 && vmm_ended_with(vm, "kvm-internal-error")) {
+	if (strcmp(plan->engine, "auto") == 0 && vmm_ended_with(vm, KVM_CANNOT)) {
 		log_warning("KVM cannot run this guest (%s); starting it again in software, the "
 			    "weaker boundary; --engine qemu does so at once",
 			    vm->vmm_end);

@@ -80,7 +80,6 @@ static int prepare(struct vmm *vmm)
 	if (vmm->process.restored || !vmm->process.snapshot)
 		daemon_close(&vmm->options.machine.new_snapshot_fd);
 	if (r < 0) {
-		log_error("%s", why);
 		daemon_end(vmm, ENGINE_FAILED, why);
 		return r;
 	}

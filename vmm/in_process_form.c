@@ -207,12 +207,8 @@ static int prepare(struct vmm *vmm)
 	if (vmm->options.machine.snapshot_fd >= 0 && make_from_snapshot(vmm))
 		return 0;
 	r = make_machine(vmm, why, sizeof(why));
-	if (r < 0) {
-		const char *text = why[0] ? why : strerror(-r);
-
-		log_error("%s", text);
-		daemon_end(vmm, ENGINE_FAILED, text);
-	}
+	if (r < 0)
+		daemon_end(vmm, ENGINE_FAILED, why[0] ? why : strerror(-r));
 	return r;
 }
 

@@ -211,7 +211,6 @@ static int prepare_engine(struct vmm *vmm)
 	int r = engine_select(vmm->options.engine, &vmm->engine, why, sizeof(why));
 
 	if (r < 0) {
-		log_error("%s", why);
 		daemon_end(vmm, ENGINE_FAILED, why);
 		return r;
 	}
@@ -334,7 +333,8 @@ static int finish(struct vmm *vmm)
 	audit_channel_flush(&vmm->audit, DAEMON_COMPONENT);
 	(void)snprintf(text, sizeof(text), "end %s%s%s", ending_name(vmm->ending),
 		       vmm->details[0] ? ": " : "", vmm->details);
-	if (good)
+	/* Who has the control socket says it in its own words. */
+	if (good || vmm->options.control_fd >= 0)
 		log_info("%s", text);
 	else
 		log_error("the guest ended: %s", text + strlen("end "));
