@@ -38,6 +38,7 @@ class Machine:
     def __init__(self, kernel, cpus=1, memory=64, extra=(), fds=(), **options):
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(LIMIT)
+        self.heard = ""
         self.console = os.open(f"{work}/console", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         self.errors = open(f"{work}/errors", "w+")
         self.process = subprocess.Popen(
@@ -51,9 +52,11 @@ class Machine:
 
     def hear(self):
         try:
-            return self.control.recv(1000).decode()
+            heard = self.control.recv(1000).decode()
         except TimeoutError:
             return "nothing"
+        self.heard += f"{heard}\n"
+        return heard
 
     def written(self):
         return os.fstat(self.console).st_size
@@ -77,8 +80,11 @@ class Machine:
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = "hangs"
+        if status != "hangs":
+            while self.hear():  # what nobody has heard yet, up to its end
+                pass
         self.errors.seek(0)
-        self.said = self.errors.read()
+        self.said = self.heard + self.errors.read()
         os.lseek(self.console, 0, os.SEEK_SET)
         self.shown = os.read(self.console, 1000).decode(errors="replace")
         os.close(self.console)
