@@ -213,7 +213,7 @@ for module in $($b cat /modules/order) $($b sed 's/^[^ ]* //' /modules/devices);
 	case $module in *virtio_ring* | *virtio.ko | *virtio_mmio* | *virtio_blk*) $b insmod /modules/$module ;; esac
 done
 until [ -b /dev/vda ]; do $b sleep 0.05; done
-now() { read -r up rest </proc/uptime; echo ${up%.*}${up#*.}; }
+now() { read -r up rest </proc/uptime; echo $((${up%.*} * 100 + 1${up#*.} - 100)); } # 0.08 is no octal number
 measure() { # BLOCK COUNT [FLAG]
 	echo 3 >/proc/sys/vm/drop_caches
 	a=$(now)
@@ -238,11 +238,11 @@ exec 7<"$scratch/image"
 large_ours="" large_qemu="" small_ours="" small_qemu=""
 for ((i = 0; i < rounds; i++)); do
 	until_line "block " ours "$debian/vmlinux" "$scratch/disk.cpio" --disk 7:ro
-	large_ours+=${answer% *}$'\n' small_ours+=${answer#* }$'\n'
+	[ -z "$answer" ] || large_ours+=${answer% *}$'\n' small_ours+=${answer#* }$'\n'
 	until_line "block " qemu "$debian/vmlinux" "$scratch/disk.cpio" \
 		-drive "if=none,id=d,format=raw,file=$scratch/image,readonly=on,aio=io_uring" \
 		-device virtio-blk-device,drive=d
-	large_qemu+=${answer% *}$'\n' small_qemu+=${answer#* }$'\n'
+	[ -z "$answer" ] || large_qemu+=${answer% *}$'\n' small_qemu+=${answer#* }$'\n'
 done
 row "block: read $disk_mib MiB, 1/100 s, against virtio-blk" "$(printf %s "$large_ours" | median)" \
 	"$(printf %s "$large_qemu" | median)" -
