@@ -33,6 +33,7 @@
 #define RECORD_PORT 0x60
 #define RECORDS_MAX 64
 #define WAIT_SECONDS 20
+#define TASK_STATE_BUSY 2 /* of a segment's type */
 
 #define PAYLOAD(name, code)                                                                        \
 	extern const uint8_t payload_##name[], payload_##name##_end[];                             \
@@ -498,6 +499,9 @@ START_TEST(state_moves_to_another_machine)
 		      "%s", step);
 	ck_assert_int_eq(kvm_cpu_save(kvm_vcpus_descriptor(world.vcpus, 0), &again, &step), 0);
 	ck_assert_mem_eq(&again.general, &state.general, sizeof(state.general));
+	/* On AMD's processors it is restored without the busy flag. Linux's KVM says it with the
+	 * flag all the same; one that only looks like it need not. */
+	again.special.tr.type |= TASK_STATE_BUSY;
 	ck_assert_mem_eq(&again.special, &state.special, sizeof(state.special));
 	run();
 	while (counter() < before + 2)
