@@ -250,5 +250,6 @@ row "block: 2,000 reads of 4 KiB, 1/100 s, against virtio-blk" "$(printf %s "$sm
 	"$(printf %s "$small_qemu" | median)" -
 if [ -s "$scratch/failed" ]; then
 	echo "some runs failed:" >&2
-	sort "$scratch/failed" | uniq -c | cat - "$scratch/log" | head -n 20 >&2
+	sort "$scratch/failed" | uniq -c | cat - "$scratch/log" | head -n 20 >&2 || true
+	exit 1
 fi

@@ -53,6 +53,8 @@ ok "(it went on)" $?
 # ---- what a guest's root can do ------------------------------------------------------------------
 
 cat >"$work/port.c" <<'C'
+#include "vmm/acpi_tables.h"
+
 #include <stdio.h>
 #include <sys/io.h>
 
@@ -60,7 +62,7 @@ int main(void)
 {
 	if (iopl(3) != 0)
 		return 1;
-	outw(0xfffb, 0x606); /* the register of sleep */
+	outw(0xfffb, ACPI_SLEEP_PORT);
 	return puts("written") < 0;
 }
 C
@@ -73,7 +75,7 @@ int main(void)
 }
 C
 for program in port off; do
-	gcc -O2 -static -o "$work/tree/$program" "$work/$program.c"
+	gcc -O2 -static -I. -o "$work/tree/$program" "$work/$program.c"
 done
 before=$(sha256sum "$snapshots"/*)
 same "one that writes where a guest sleeps" written "$(run --user 0 -- ./port)"
@@ -92,14 +94,19 @@ busybox=$(command -v busybox) && kernel=$(scripts/guest-kernel.sh --print) &&
 truncate -s %512 "$work/initrd"
 cat "$kernel/modules.cpio" >>"$work/initrd"
 : >"$work/snapshot"
+vector=$(gcc -E -P -I. - <<'C' | tail -n 1
+#include "vmm/acpi_tables.h"
+(ACPI_MICROVM_ADDRESS + ACPI_FACS_OFFSET + ACPI_FACS_WAKING_VECTOR) / 4
+C
+)
 timeout -k 10 120 "$build/matchlock-vmm" -v --engine qemu --kernel "$kernel/vmlinux" --initrd "$work/initrd" \
 	--memory 256 --cid 3 --socket-base "$work/socket" --console-fd 3 --new-snapshot 4 \
 	--append initcall_blacklist=pm_init 3>"$work/console" 4<>"$work/snapshot" </dev/null >"$work/vmm-log" 2>&1 &
 awake=$(timeout -k 10 120 "$build/tests/e2e/exec_host" --base "$work/socket" -u 0 -g 0 -- /busybox sh -c '
 	[ -c /dev/mem ] || exit
-	printf "\0\0\001\0" | /busybox dd of=/dev/mem bs=4 seek=$((0xb004c / 4)) conv=notrunc 2>/dev/null
-	/busybox dd if=/dev/mem bs=4 skip=$((0xb004c / 4)) count=1 2>/dev/null | /busybox od -An -tx1
-	/port' 2>"$work/errors")
+	printf "\0\0\001\0" | /busybox dd of=/dev/mem bs=4 seek=$1 conv=notrunc 2>/dev/null
+	/busybox dd if=/dev/mem bs=4 skip=$1 count=1 2>/dev/null | /busybox od -An -tx1
+	/port' sh $((vector)) 2>"$work/errors")
 wait $!
 same "one whose kernel cannot sleep, and whose root says that it does," " 00 00 01 00" "$awake"
 grep -q 'cannot sleep' "$work/console" && grep -q 'the guest ended: powered-off\|end powered-off' "$work/vmm-log"
